@@ -11,7 +11,7 @@ use conclave_crypto::{
 use conclave_node::testing::TestNode;
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
-    Entry, ReplyBody, Stamp, State, apply,
+    IndexedEntry, ReplyBody, Stamp, State, apply,
     ids::{SecretHash, SessionId},
     snapshot::digest,
 };
@@ -37,7 +37,7 @@ fn entry(number: u64, body: Body) -> Vec<u8> {
 /// A state with one more entry applied.
 fn after(state: &State, body: Body) -> State {
     let index = state.index() + 1;
-    let applied = apply(state, &Entry { index, bytes: &entry(index, body) }).expect("a known command");
+    let applied = apply(state, &IndexedEntry { index, bytes: &entry(index, body) }).expect("a known command");
     let refused = matches!(applied.reply.body, Some(ReplyBody::Refused(_)));
     assert!(!refused, "{:?}", applied.reply);
     applied.state
@@ -142,7 +142,7 @@ fn rules(c: &mut Criterion) {
     {
         // One entry on one state each time: the measurement covers one apply and the drop of its result.
         let (index, bytes) = (state.index() + 1, entry(0, body));
-        let apply_once = || apply(&state, &Entry { index, bytes: &bytes }).expect("a known command");
+        let apply_once = || apply(&state, &IndexedEntry { index, bytes: &bytes }).expect("a known command");
         assert!(!matches!(apply_once().reply.body, Some(ReplyBody::Refused(_))));
         c.bench_function(&format!("apply/{name}"), |b| b.iter(|| black_box(apply_once())));
     }

@@ -67,7 +67,7 @@
 //!
 //! `kill -9` is an ordinary way to stop. After a leader's death the other nodes hold writes for as long as an election
 //! takes. A retry under an equal request id gets the first reply. Ids and secrets of a write are derived from its
-//! request id ([`conclave_auth::derive`]), so that a retry on another node, after a lost response, makes an equal
+//! request id ([`conclave_auth::write_key`]), so that a retry on another node, after a lost response, makes an equal
 //! cookie.
 
 pub mod boot;

@@ -2,7 +2,7 @@
 
 use conclave_proto::command::v1 as pb;
 use conclave_state::{
-    Entry, Reply, State, apply,
+    IndexedEntry, Reply, State, apply,
     snapshot::{Loader, chunks},
 };
 use prost::Message as _;
@@ -69,7 +69,7 @@ impl Replica {
             None => self.state = before.having_seen(index),
             Some(bytes) => {
                 let bytes = self.stamped(bytes);
-                let applied = apply(&before, &Entry { index, bytes: &bytes })
+                let applied = apply(&before, &IndexedEntry { index, bytes: &bytes })
                     .map_err(|halt| self.broken(index, format!("the replica halted: {halt}")))?;
                 self.state = applied.state;
                 self.last_reply = Some(applied.reply);

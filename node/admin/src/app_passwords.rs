@@ -8,7 +8,7 @@ use conclave_proto::{
 use conclave_state::{ReplyBody, State, app_password::AppPassword, ids::AppPasswordId};
 use tonic::{Request, Response, Status};
 
-use conclave_auth::program::app_password_hash;
+use conclave_auth::machine_client::app_password_hash;
 use conclave_crypto::handle::HandleKind;
 
 use super::{Api, errors, names};
@@ -19,11 +19,11 @@ impl AppPasswordService for Api {
         &self,
         request: Request<pb::CreateAppPasswordRequest>,
     ) -> Result<Response<pb::CreateAppPasswordResponse>, Status> {
-        let (mut writing, order) = self.write(request, "CreateAppPassword").await?;
+        let (mut writing, message) = self.write(request, "CreateAppPassword").await?;
         let id = AppPasswordId::new(writing.id("app-password"));
-        let secret = writing.derivation.secret("app-password");
-        let user_id = writing.user(&order.user).await?.to_vec();
-        let application_id = match order.application.as_str() {
+        let secret = writing.write_key.secret("app-password");
+        let user_id = writing.user(&message.user).await?.to_vec();
+        let application_id = match message.application.as_str() {
             "" => Vec::new(),
             name => writing.application(name).await?.to_vec(),
         };
@@ -31,10 +31,10 @@ impl AppPasswordService for Api {
             app_password_id: id.to_vec(),
             user_id,
             application_id,
-            name: order.name,
+            name: message.name,
             secret_hash: app_password_hash(&self.auth.deriving_keys().app_password, &secret).to_vec(),
             secret_id: self.auth.deriving_keys().secret_check.to_vec(),
-            ttl_ms: order.ttl_ms,
+            ttl_ms: message.ttl_ms,
         };
         let committed = writing.propose(Body::CreateAppPassword(body)).await?;
         // The index of the first attempt, so that a retry returns an equal text.
@@ -42,7 +42,7 @@ impl AppPasswordService for Api {
             return Err(Status::internal("unexpected reply to the command"));
         };
         let made = committed.state.live_app_password(id, self.auth.now(&committed.state));
-        let made = made.map(|(password, _)| message(&committed.state, password));
+        let made = made.map(|(password, _)| to_proto(&committed.state, password));
         let made = made.ok_or_else(|| errors::not_found("app password", &id.to_string()))?;
         let secret = self.auth.issue(HandleKind::AppPassword, *id.bytes(), secret, 0, created.index);
         writing.reply(&committed, pb::CreateAppPasswordResponse { app_password: Some(made), secret })
@@ -66,7 +66,7 @@ impl AppPasswordService for Api {
         let rows = reading.state.app_passwords_after(after);
         let rows = rows.filter(|row| of.is_none_or(|user| row.user == user) && good(row));
         let (app_passwords, next_page_token) =
-            listing.page(rows.map(|row| (row.id.to_vec(), message(&reading.state, row))));
+            listing.page(rows.map(|row| (row.id.to_vec(), to_proto(&reading.state, row))));
         reading.reply(pb::ListAppPasswordsResponse { app_passwords, next_page_token })
     }
 
@@ -74,16 +74,16 @@ impl AppPasswordService for Api {
         &self,
         request: Request<pb::RevokeAppPasswordRequest>,
     ) -> Result<Response<pb::RevokeAppPasswordResponse>, Status> {
-        let (writing, order) = self.write(request, "RevokeAppPassword").await?;
-        let id =
-            AppPasswordId::from_hex(&order.id).ok_or_else(|| errors::invalid("id must be 32 hex digits"))?;
+        let (writing, message) = self.write(request, "RevokeAppPassword").await?;
+        let id = AppPasswordId::from_hex(&message.id)
+            .ok_or_else(|| errors::invalid("id must be 32 hex digits"))?;
         let body = Body::RevokeAppPassword(RevokeAppPassword { app_password_id: id.to_vec() });
         let committed = writing.propose(body).await?;
         writing.reply(&committed, pb::RevokeAppPasswordResponse {})
     }
 }
 
-fn message(state: &State, row: &AppPassword) -> pb::AppPassword {
+fn to_proto(state: &State, row: &AppPassword) -> pb::AppPassword {
     let application = row.application.and_then(|id| state.application(id));
     pb::AppPassword {
         id: row.id.to_string(),

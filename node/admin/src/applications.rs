@@ -25,36 +25,37 @@ impl ApplicationService for Api {
         &self,
         request: Request<pb::CreateApplicationRequest>,
     ) -> Result<Response<pb::Application>, Status> {
-        let (mut writing, order) = self.write(request, "CreateApplication").await?;
-        check_link(&order.launch_url)?;
-        let profile = if order.header_profile.is_empty() { DEFAULT_PROFILE } else { &*order.header_profile };
-        let hosts = hosts(&order.hosts)?;
-        if !(order.header_profile.is_empty()
-            && order.header_text.is_empty()
+        let (mut writing, message) = self.write(request, "CreateApplication").await?;
+        check_link(&message.launch_url)?;
+        let profile =
+            if message.header_profile.is_empty() { DEFAULT_PROFILE } else { &*message.header_profile };
+        let hosts = hosts(&message.hosts)?;
+        if !(message.header_profile.is_empty()
+            && message.header_text.is_empty()
             && hosts.address_hosts.is_empty())
         {
             writing.can_choose_headers()?;
         }
         // The default of new applications is such a choice too, which an older member would drop.
         let identity_headers = match writing.can_choose_headers() {
-            Ok(()) => identity_headers(Some(profile), Some(&order.header_text))?,
+            Ok(()) => identity_headers(Some(profile), Some(&message.header_text))?,
             Err(_) => None,
         };
         let id = ApplicationId::new(writing.id("application"));
         let body = CreateApplication {
             application_id: id.to_vec(),
-            slug: order.slug,
-            name: order.name,
-            launch_url: order.launch_url,
+            slug: message.slug,
+            name: message.name,
+            launch_url: message.launch_url,
             hosts: hosts.hosts,
             address_hosts: hosts.address_hosts,
-            access: Some(writing.access(order.everyone, &order.groups).await?),
-            serve_known_for_ms: order.serve_known_for_ms,
-            check: order.check.map(check_rules),
+            access: Some(writing.access(message.everyone, &message.groups).await?),
+            serve_known_for_ms: message.serve_known_for_ms,
+            check: message.check.map(check_rules),
             identity_headers,
         };
         let committed = writing.propose(Body::CreateApplication(body)).await?;
-        let application = shown(&committed.state, id)?;
+        let application = find_proto(&committed.state, id)?;
         writing.reply(&committed, application)
     }
 
@@ -65,7 +66,7 @@ impl ApplicationService for Api {
         let (reading, wanted) = self.read(request).await?;
         let id = names::application(&reading.state, &wanted.application);
         let id = id.ok_or_else(|| errors::not_found("application", &wanted.application))?;
-        reading.reply(shown(&reading.state, id)?)
+        reading.reply(find_proto(&reading.state, id)?)
     }
 
     async fn list_applications(
@@ -76,7 +77,7 @@ impl ApplicationService for Api {
         let listing = self.listing("applications", wanted.page)?;
         let after = listing.after(|bytes| ApplicationId::parse(bytes).ok())?;
         let rows = reading.state.applications_after(after);
-        let rows = rows.map(|application| (application.id.to_vec(), message(&reading.state, application)));
+        let rows = rows.map(|application| (application.id.to_vec(), to_proto(&reading.state, application)));
         let (applications, next_page_token) = listing.page(rows);
         reading.reply(pb::ListApplicationsResponse { applications, next_page_token })
     }
@@ -85,33 +86,33 @@ impl ApplicationService for Api {
         &self,
         request: Request<pb::UpdateApplicationRequest>,
     ) -> Result<Response<pb::Application>, Status> {
-        let (mut writing, order) = self.write(request, "UpdateApplication").await?;
-        check_link(order.launch_url.as_deref().unwrap_or_default())?;
-        let id = writing.application(&order.application).await?;
-        let access = match order.access {
+        let (mut writing, message) = self.write(request, "UpdateApplication").await?;
+        check_link(message.launch_url.as_deref().unwrap_or_default())?;
+        let id = writing.application(&message.application).await?;
+        let access = match message.access {
             Some(rule) => Some(writing.access(rule.everyone, &rule.groups).await?),
             None => None,
         };
-        let hosts = order.hosts.map(|list| hosts(&list.hosts)).transpose()?;
+        let hosts = message.hosts.map(|list| hosts(&list.hosts)).transpose()?;
         let has_address = hosts.as_ref().is_some_and(|hosts| !hosts.address_hosts.is_empty());
-        if has_address || order.header_profile.is_some() || order.header_text.is_some() {
+        if has_address || message.header_profile.is_some() || message.header_text.is_some() {
             writing.can_choose_headers()?;
         }
         let body = UpdateApplication {
             application_id: id.to_vec(),
-            name: order.name,
-            launch_url: order.launch_url,
+            name: message.name,
+            launch_url: message.launch_url,
             hosts,
             access,
-            serve_known_for_ms: order.serve_known_for_ms,
-            check: order.check.map(check_rules),
+            serve_known_for_ms: message.serve_known_for_ms,
+            check: message.check.map(check_rules),
             identity_headers: identity_headers(
-                order.header_profile.as_deref(),
-                order.header_text.as_deref(),
+                message.header_profile.as_deref(),
+                message.header_text.as_deref(),
             )?,
         };
         let committed = writing.propose(Body::UpdateApplication(body)).await?;
-        let application = shown(&committed.state, id)?;
+        let application = find_proto(&committed.state, id)?;
         writing.reply(&committed, application)
     }
 
@@ -119,8 +120,8 @@ impl ApplicationService for Api {
         &self,
         request: Request<pb::DeleteApplicationRequest>,
     ) -> Result<Response<pb::DeleteApplicationResponse>, Status> {
-        let (mut writing, order) = self.write(request, "DeleteApplication").await?;
-        let application_id = writing.application(&order.application).await?.to_vec();
+        let (mut writing, message) = self.write(request, "DeleteApplication").await?;
+        let application_id = writing.application(&message.application).await?.to_vec();
         let committed =
             writing.propose(Body::DeleteApplication(DeleteApplication { application_id })).await?;
         writing.reply(&committed, pb::DeleteApplicationResponse {})
@@ -141,12 +142,12 @@ fn check_link(url: &str) -> Result<(), Status> {
     RedirectUri::parse_link(url).map(|_| ()).map_err(|error| errors::redirect_uri("launch_url", url, &error))
 }
 
-fn shown(state: &State, id: ApplicationId) -> Result<pb::Application, Status> {
-    let found = state.application(id).map(|application| message(state, application));
+fn find_proto(state: &State, id: ApplicationId) -> Result<pb::Application, Status> {
+    let found = state.application(id).map(|application| to_proto(state, application));
     found.ok_or_else(|| errors::not_found("application", &id.to_string()))
 }
 
-fn message(state: &State, application: &Application) -> pb::Application {
+fn to_proto(state: &State, application: &Application) -> pb::Application {
     let groups = application.access.groups.iter().filter_map(|id| state.group(*id));
     pb::Application {
         id: application.id.to_string(),

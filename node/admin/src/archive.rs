@@ -56,8 +56,8 @@ impl ArchiveService for Api {
         &self,
         request: Request<pb::PruneArchiveRequest>,
     ) -> Result<Response<pb::PruneArchiveResponse>, Status> {
-        let (_, order) = self.write(request, "PruneArchive").await?;
-        let pruned = self.archive()?.prune(order.dry_run).await.map_err(|error| failed(&error))?;
+        let (_, message) = self.write(request, "PruneArchive").await?;
+        let pruned = self.archive()?.prune(message.dry_run).await.map_err(|error| failed(&error))?;
         Ok(Response::new(pb::PruneArchiveResponse {
             snapshots: pruned.snapshots.into_iter().take(MAX_ROWS).collect(),
             segments: pruned.segments,
@@ -81,31 +81,32 @@ pub(super) fn status(members: &[MemberStatus]) -> Option<pb::ArchiveStatus> {
         .filter_map(|member| Some((member.node, member.status.as_ref().ok()?.archive.as_ref()?)));
     let said: Vec<_> = said.collect();
     // One node runs the drills, and another ships.
-    let drilled =
-        said.iter().max_by_key(|(_, word)| (word.last_verified_at_ms, !word.last_drill_error.is_empty()));
-    let drilled = drilled.map(|(_, word)| (word.last_verified_at_ms, word.last_drill_error.clone()));
-    let (node, word) = said.iter().max_by_key(|(_, word)| (word.ships, word.archived_index))?;
+    let drilled = said
+        .iter()
+        .max_by_key(|(_, status)| (status.last_verified_at_ms, !status.last_drill_error.is_empty()));
+    let drilled = drilled.map(|(_, status)| (status.last_verified_at_ms, status.last_drill_error.clone()));
+    let (node, status) = said.iter().max_by_key(|(_, status)| (status.ships, status.archived_index))?;
     let (last_verified_at_ms, last_drill_error) = drilled.unwrap_or_default();
-    let status = message(*node, (*word).clone());
+    let status = to_proto(*node, (*status).clone());
     Some(pb::ArchiveStatus { last_verified_at_ms, last_drill_error, ..status })
 }
 
-fn message(node: u64, word: plane::ArchiveStatus) -> pb::ArchiveStatus {
-    let late = u128::from(word.behind_ms) > conclave_archive::ALARM.as_millis();
+fn to_proto(node: u64, status: plane::ArchiveStatus) -> pb::ArchiveStatus {
+    let late = u128::from(status.behind_ms) > conclave_archive::ALARM.as_millis();
     pb::ArchiveStatus {
-        target: word.target,
-        node_id: if word.ships { node } else { 0 },
-        archived_index: word.archived_index,
-        behind_entries: word.behind_entries,
-        behind_ms: word.behind_ms,
-        alarm: late || word.gap_before_index != 0,
-        last_error: word.last_error,
-        last_error_at_ms: word.last_error_at_ms,
-        last_snapshot_at_ms: word.last_snapshot_at_ms,
-        last_snapshot_index: word.last_snapshot_index,
-        gap_before_index: word.gap_before_index,
-        last_verified_at_ms: word.last_verified_at_ms,
-        last_drill_error: word.last_drill_error,
+        target: status.target,
+        node_id: if status.ships { node } else { 0 },
+        archived_index: status.archived_index,
+        behind_entries: status.behind_entries,
+        behind_ms: status.behind_ms,
+        alarm: late || status.gap_before_index != 0,
+        last_error: status.last_error,
+        last_error_at_ms: status.last_error_at_ms,
+        last_snapshot_at_ms: status.last_snapshot_at_ms,
+        last_snapshot_index: status.last_snapshot_index,
+        gap_before_index: status.gap_before_index,
+        last_verified_at_ms: status.last_verified_at_ms,
+        last_drill_error: status.last_drill_error,
     }
 }
 

@@ -22,26 +22,26 @@ pub(super) fn check_secret(secret: &str) -> Result<(), Status> {
     )))
 }
 
-pub(super) const fn are_wanted(order: &pb::CreateClientRequest) -> bool {
-    order.strict_authentication
-        || order.pkce_without_nonce
-        || order.allow_http
-        || order.omit_error_issuer
-        || !order.allowed_schemes.is_empty()
-        || !order.default_resources.is_empty()
+pub(super) const fn are_wanted(message: &pb::CreateClientRequest) -> bool {
+    message.strict_authentication
+        || message.pkce_without_nonce
+        || message.allow_http
+        || message.omit_error_issuer
+        || !message.allowed_schemes.is_empty()
+        || !message.default_resources.is_empty()
 }
 
-pub(super) const fn are_changed(order: &pb::UpdateClientRequest) -> bool {
-    order.strict_authentication.is_some()
-        || order.pkce_without_nonce.is_some()
-        || order.allow_http.is_some()
-        || order.omit_error_issuer.is_some()
-        || order.subject_type.is_some()
-        || order.sector.is_some()
-        || order.allowed_schemes.is_some()
-        || order.default_resources.is_some()
-        || order.auth_method.is_some()
-        || order.application.is_some()
+pub(super) const fn are_changed(message: &pb::UpdateClientRequest) -> bool {
+    message.strict_authentication.is_some()
+        || message.pkce_without_nonce.is_some()
+        || message.allow_http.is_some()
+        || message.omit_error_issuer.is_some()
+        || message.subject_type.is_some()
+        || message.sector.is_some()
+        || message.allowed_schemes.is_some()
+        || message.default_resources.is_some()
+        || message.auth_method.is_some()
+        || message.application.is_some()
 }
 
 /// Refuses these properties while a member runs an older version: it would drop them.

@@ -13,7 +13,7 @@ use conclave_auth::claims::is_reserved;
 use conclave_crypto::{jwk::Alg, jwks};
 
 use super::{
-    clients::{ALGORITHMS, choice, word},
+    clients::{ALGORITHMS, enum_name, parse_enum},
     errors,
 };
 
@@ -36,63 +36,65 @@ const FORMATS: [(&str, AccessTokenFormat); 2] =
 /// The subject types; `true` for pairwise.
 const SUBJECT_TYPES: [(&str, bool); 2] = [("public", false), ("pairwise", true)];
 
-pub(super) fn of_new(order: &pb::CreateClientRequest) -> Result<ClientTokens, Status> {
+pub(super) fn of_new(message: &pb::CreateClientRequest) -> Result<ClientTokens, Status> {
     Ok(ClientTokens {
-        grant_types: grant_types(&order.grant_types)?,
-        jwks: keys(&order.jwks)?,
-        assertion_algorithm: assertion_algorithm(order)?,
-        dpop_bound: order.dpop_bound_access_tokens,
-        userinfo_algorithm: algorithm("userinfo_signed_response_alg", &order.userinfo_signed_response_alg)?,
-        pairwise_sector: sector(&order.subject_type, &order.sector, &order.redirect_uris)?,
-        access_token_format: choice("access_token_format", &order.access_token_format, &FORMATS)?.into(),
-        audiences: order.audiences.clone(),
-        certificate_name: order.tls_client_auth.clone(),
-        claims: claims(&order.claims)?,
+        grant_types: grant_types(&message.grant_types)?,
+        jwks: keys(&message.jwks)?,
+        assertion_algorithm: assertion_algorithm(message)?,
+        dpop_bound: message.dpop_bound_access_tokens,
+        userinfo_algorithm: algorithm("userinfo_signed_response_alg", &message.userinfo_signed_response_alg)?,
+        pairwise_sector: sector(&message.subject_type, &message.sector, &message.redirect_uris)?,
+        access_token_format: parse_enum("access_token_format", &message.access_token_format, &FORMATS)?
+            .into(),
+        audiences: message.audiences.clone(),
+        certificate_name: message.tls_client_auth.clone(),
+        claims: claims(&message.claims)?,
     })
 }
 
 /// The changes in the form of the rules; `before` is the client before the change.
 pub(super) fn changes(
-    order: &pb::UpdateClientRequest,
+    message: &pb::UpdateClientRequest,
     before: Option<&Client>,
 ) -> Result<ClientTokensChange, Status> {
     let types = |list: &pb::GrantTypeList| {
         grant_types(&list.grant_types).map(|grant_types| GrantTypes { grant_types })
     };
     let algorithm = |field, text: &Option<String>| text.as_deref().map(|t| algorithm(field, t)).transpose();
-    let format = |text: &String| choice("access_token_format", text, &FORMATS).map(i32::from);
-    let assertion = &order.token_endpoint_auth_signing_alg;
+    let format = |text: &String| parse_enum("access_token_format", text, &FORMATS).map(i32::from);
+    let assertion = &message.token_endpoint_auth_signing_alg;
     Ok(ClientTokensChange {
-        grant_types: order.grant_types.as_ref().map(types).transpose()?,
-        jwks: order.jwks.as_deref().map(keys).transpose()?,
+        grant_types: message.grant_types.as_ref().map(types).transpose()?,
+        jwks: message.jwks.as_deref().map(keys).transpose()?,
         assertion_algorithm: algorithm("token_endpoint_auth_signing_alg", assertion)?,
-        dpop_bound: order.dpop_bound_access_tokens,
-        userinfo_algorithm: algorithm("userinfo_signed_response_alg", &order.userinfo_signed_response_alg)?,
-        access_token_format: order.access_token_format.as_ref().map(format).transpose()?,
-        audiences: order.audiences.as_ref().map(|list| Audiences { audiences: list.audiences.clone() }),
-        certificate_name: order.tls_client_auth.clone(),
-        claims: match &order.claims {
+        dpop_bound: message.dpop_bound_access_tokens,
+        userinfo_algorithm: algorithm("userinfo_signed_response_alg", &message.userinfo_signed_response_alg)?,
+        access_token_format: message.access_token_format.as_ref().map(format).transpose()?,
+        audiences: message.audiences.as_ref().map(|list| Audiences { audiences: list.audiences.clone() }),
+        certificate_name: message.tls_client_auth.clone(),
+        claims: match &message.claims {
             Some(list) => Some(ClaimRules { claims: claims(&list.claims)? }),
             None => None,
         },
-        pairwise_sector: changed_sector(order, before)?,
+        pairwise_sector: changed_sector(message, before)?,
     })
 }
 
 /// The host that subjects are made for from now on; empty means public subjects. If only a host is given, it replaces
 /// that of a pairwise client.
 fn changed_sector(
-    order: &pb::UpdateClientRequest,
+    message: &pb::UpdateClientRequest,
     before: Option<&Client>,
 ) -> Result<Option<String>, Status> {
-    if order.subject_type.is_none() && order.sector.is_none() {
+    if message.subject_type.is_none() && message.sector.is_none() {
         return Ok(None);
     }
     let is_pairwise = before.is_some_and(|client| !client.tokens.pairwise_sector.is_empty());
-    let subject_type = order.subject_type.clone().unwrap_or_else(|| word(&is_pairwise, &SUBJECT_TYPES));
-    let given = order.redirect_uris.as_ref().map(|list| list.uris.as_slice());
+    let subject_type =
+        message.subject_type.clone().unwrap_or_else(|| enum_name(&is_pairwise, &SUBJECT_TYPES));
+    let given = message.redirect_uris.as_ref().map(|list| list.uris.as_slice());
     let known = before.map(|client| client.redirect_uris.as_slice()).unwrap_or_default();
-    sector(&subject_type, order.sector.as_deref().unwrap_or_default(), given.unwrap_or(known)).map(Some)
+    sector(&subject_type, message.sector.as_deref().unwrap_or_default(), given.unwrap_or(known)).map(Some)
 }
 
 /// Parses expressions here, because the rules store them as they are written: two versions of the program agree on the
@@ -114,20 +116,25 @@ fn claims(rules: &[pb::ClaimRule]) -> Result<Vec<ClaimRule>, Status> {
 }
 
 /// Adds the fields of this file to the client.
-pub(super) fn shown(client: &Client, so_far: pb::Client) -> pb::Client {
+pub(super) fn fill_proto(client: &Client, so_far: pb::Client) -> pb::Client {
     let tokens = &client.tokens;
-    let algorithm = |algorithm: Option<SigningAlgorithm>| word(&algorithm.unwrap_or_default(), &ALGORITHMS);
+    let algorithm =
+        |algorithm: Option<SigningAlgorithm>| enum_name(&algorithm.unwrap_or_default(), &ALGORITHMS);
     let is_pairwise = !tokens.pairwise_sector.is_empty();
     let format = if tokens.opaque_access_tokens { AccessTokenFormat::Opaque } else { AccessTokenFormat::Jwt };
     pb::Client {
-        grant_types: tokens.grant_types().iter().map(|grant_type| word(grant_type, &GRANT_TYPES)).collect(),
+        grant_types: tokens
+            .grant_types()
+            .iter()
+            .map(|grant_type| enum_name(grant_type, &GRANT_TYPES))
+            .collect(),
         jwks: String::from_utf8_lossy(&tokens.jwks).into_owned(),
         token_endpoint_auth_signing_alg: algorithm(tokens.assertion_algorithm),
         dpop_bound_access_tokens: tokens.dpop_bound,
         userinfo_signed_response_alg: algorithm(tokens.userinfo_algorithm),
-        subject_type: word(&is_pairwise, &SUBJECT_TYPES),
+        subject_type: enum_name(&is_pairwise, &SUBJECT_TYPES),
         sector: tokens.pairwise_sector.clone(),
-        access_token_format: word(&format, &FORMATS),
+        access_token_format: enum_name(&format, &FORMATS),
         audiences: tokens.audiences.clone(),
         claims: tokens.claims.iter().map(shown_claim).collect(),
         tls_client_auth: tokens.certificate_name.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -147,19 +154,19 @@ fn shown_claim(rule: &conclave_state::client::ClaimRule) -> pb::ClaimRule {
 fn grant_types(words: &[String]) -> Result<Vec<i32>, Status> {
     let one = |text: &String| match text.as_str() {
         "" => Err(errors::invalid("grant_types: must not contain an empty value")),
-        text => choice("grant_types", text, &GRANT_TYPES).map(i32::from),
+        text => parse_enum("grant_types", text, &GRANT_TYPES).map(i32::from),
     };
     words.iter().map(one).collect()
 }
 
 /// The named algorithm, or otherwise the one that all keys of the client are for; for RSA keys that name none this is
 /// RS256 (RFC 7591 §2).
-fn assertion_algorithm(order: &pb::CreateClientRequest) -> Result<i32, Status> {
-    let named = algorithm("token_endpoint_auth_signing_alg", &order.token_endpoint_auth_signing_alg)?;
-    if named != 0 || order.auth_method != "private_key_jwt" || order.jwks.is_empty() {
+fn assertion_algorithm(message: &pb::CreateClientRequest) -> Result<i32, Status> {
+    let named = algorithm("token_endpoint_auth_signing_alg", &message.token_endpoint_auth_signing_alg)?;
+    if named != 0 || message.auth_method != "private_key_jwt" || message.jwks.is_empty() {
         return Ok(named);
     }
-    let keys = jwks::parse(order.jwks.as_bytes()).map_err(|why| errors::invalid(format!("jwks: {why}")))?;
+    let keys = jwks::parse(message.jwks.as_bytes()).map_err(|why| errors::invalid(format!("jwks: {why}")))?;
     let common = KEY_ALGORITHMS.iter().find(|(alg, _)| keys.iter().all(|key| key.fits(*alg)));
     let (_, found) = common.ok_or_else(|| {
         errors::invalid("token_endpoint_auth_signing_alg: the keys are of several kinds; name the algorithm of the assertions")
@@ -188,12 +195,12 @@ pub(super) fn check_certificates(jwks: &[u8]) -> Result<(), Status> {
 
 /// Parses an algorithm; empty text means none.
 fn algorithm(field: &str, text: &str) -> Result<i32, Status> {
-    if text.is_empty() { Ok(0) } else { choice(field, text, &ALGORITHMS).map(i32::from) }
+    if text.is_empty() { Ok(0) } else { parse_enum(field, text, &ALGORITHMS).map(i32::from) }
 }
 
 /// The one host of all redirect URIs (OIDC Core §8.1), unless another is named.
 fn sector(subject_type: &str, sector: &str, redirect_uris: &[String]) -> Result<String, Status> {
-    if !choice("subject_type", subject_type, &SUBJECT_TYPES)? {
+    if !parse_enum("subject_type", subject_type, &SUBJECT_TYPES)? {
         return match sector {
             "" => Ok(String::new()),
             _ => Err(errors::invalid("sector: public subjects have none; use subject_type pairwise")),

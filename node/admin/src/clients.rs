@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use conclave_auth::redirect_uri::{Allowed, RedirectUri};
+use conclave_auth::redirect_uri::{RedirectExceptions, RedirectUri};
 use conclave_crypto::{hex, mac};
 
 use super::{Api, client_exceptions, client_tokens, errors, names, request::Writing};
@@ -51,8 +51,8 @@ impl ClientService for Api {
     ) -> Result<Response<pb::CreateClientResponse>, Status> {
         let mut request = request;
         let brought = std::mem::take(&mut request.get_mut().client_secret);
-        let (mut writing, order) = self.write(request, "CreateClient").await?;
-        let mut body = writing.new_client(order).await?;
+        let (mut writing, message) = self.write(request, "CreateClient").await?;
+        let mut body = writing.new_client(message).await?;
         let client_id = body.client_id.clone();
         let mut client_secret = String::new();
         if !body.secret_hash.is_empty() {
@@ -63,7 +63,7 @@ impl ClientService for Api {
             ));
         }
         let committed = writing.propose(Body::CreateClient(body)).await?;
-        let client = shown(&committed.state, &client_id)?;
+        let client = find_proto(&committed.state, &client_id)?;
         let client = writing.with_warnings(client, true).await;
         let issuer = self.auth.settings().public_url.issuer().to_owned();
         writing.reply(&committed, pb::CreateClientResponse { client: Some(client), client_secret, issuer })
@@ -74,7 +74,7 @@ impl ClientService for Api {
         request: Request<pb::GetClientRequest>,
     ) -> Result<Response<pb::Client>, Status> {
         let (reading, wanted) = self.read(request).await?;
-        reading.reply(shown(&reading.state, &wanted.client_id)?)
+        reading.reply(find_proto(&reading.state, &wanted.client_id)?)
     }
 
     async fn list_clients(
@@ -85,7 +85,7 @@ impl ClientService for Api {
         let listing = self.listing("clients", wanted.page)?;
         let after = listing.after(|bytes| String::from_utf8(bytes.to_vec()).ok())?;
         let rows = reading.state.clients_after(after.as_deref());
-        let rows = rows.map(|client| (client.id.as_str().into(), message(&reading.state, client)));
+        let rows = rows.map(|client| (client.id.as_str().into(), to_proto(&reading.state, client)));
         let (clients, next_page_token) = listing.page(rows);
         reading.reply(pb::ListClientsResponse { clients, next_page_token })
     }
@@ -94,14 +94,14 @@ impl ClientService for Api {
         &self,
         request: Request<pb::UpdateClientRequest>,
     ) -> Result<Response<pb::Client>, Status> {
-        let (mut writing, order) = self.write(request, "UpdateClient").await?;
-        let client_id = order.client_id.clone();
-        let (changes, new_client_secret) = writing.changes(order).await?;
+        let (mut writing, message) = self.write(request, "UpdateClient").await?;
+        let client_id = message.client_id.clone();
+        let (changes, new_client_secret) = writing.changes(message).await?;
         let says_where = changes.back_channel_logout_uri.is_some();
         let userinfo = changes.tokens.as_ref().map(ClientTokensChange::userinfo_algorithm);
         writing.provide_keys([changes.signing_algorithm(), userinfo.unwrap_or_default()]).await?;
         let committed = writing.propose(Body::UpdateClient(changes)).await?;
-        let client = writing.with_warnings(shown(&committed.state, &client_id)?, says_where).await;
+        let client = writing.with_warnings(find_proto(&committed.state, &client_id)?, says_where).await;
         writing.reply(&committed, pb::Client { new_client_secret, ..client })
     }
 
@@ -111,12 +111,12 @@ impl ClientService for Api {
     ) -> Result<Response<pb::RotateClientSecretResponse>, Status> {
         let mut request = request;
         let brought = std::mem::take(&mut request.get_mut().client_secret);
-        let (writing, order) = self.write(request, "RotateClientSecret").await?;
+        let (writing, message) = self.write(request, "RotateClientSecret").await?;
         let (client_secret, hash) = writing.secret_or(brought)?;
         let body = UpdateClient {
-            client_id: order.client_id,
+            client_id: message.client_id,
             secret_hash: Some(hash),
-            keep_previous_secret_ms: order.keep_previous_ms,
+            keep_previous_secret_ms: message.keep_previous_ms,
             ..UpdateClient::default()
         };
         let committed = writing.propose(Body::UpdateClient(body)).await?;
@@ -127,8 +127,8 @@ impl ClientService for Api {
         &self,
         request: Request<pb::DeleteClientRequest>,
     ) -> Result<Response<pb::DeleteClientResponse>, Status> {
-        let (writing, order) = self.write(request, "DeleteClient").await?;
-        let body = Body::DeleteClient(DeleteClient { client_id: order.client_id });
+        let (writing, message) = self.write(request, "DeleteClient").await?;
+        let body = Body::DeleteClient(DeleteClient { client_id: message.client_id });
         let committed = writing.propose(body).await?;
         writing.reply(&committed, pb::DeleteClientResponse {})
     }
@@ -150,9 +150,9 @@ impl ClientService for Api {
         &self,
         request: Request<pb::RevokeConsentRequest>,
     ) -> Result<Response<pb::RevokeConsentResponse>, Status> {
-        let (mut writing, order) = self.write(request, "RevokeConsent").await?;
-        let user_id = writing.user(&order.user).await?.to_vec();
-        let body = Body::RevokeConsent(RevokeConsent { user_id, client_id: order.client_id });
+        let (mut writing, message) = self.write(request, "RevokeConsent").await?;
+        let user_id = writing.user(&message.user).await?.to_vec();
+        let body = Body::RevokeConsent(RevokeConsent { user_id, client_id: message.client_id });
         let committed = writing.propose(body).await?;
         writing.reply(&committed, pb::RevokeConsentResponse {})
     }
@@ -190,7 +190,7 @@ impl Writing {
     /// The secret of this write, 256 bits as text, and its hash, which the state keeps. The hash is made of the text
     /// that the client presents.
     pub(super) fn secret(&self) -> (String, Vec<u8>) {
-        let text = URL_SAFE_NO_PAD.encode(self.derivation.secret("client").expose());
+        let text = URL_SAFE_NO_PAD.encode(self.write_key.secret("client").expose());
         let hash = mac::sha256(text.as_bytes()).to_vec();
         (text, hash)
     }
@@ -214,60 +214,63 @@ impl Writing {
         Ok(())
     }
 
-    async fn new_client(&mut self, order: pb::CreateClientRequest) -> Result<CreateClient, Status> {
-        let auth_method = choice("auth_method", &order.auth_method, &AUTH_METHODS)?;
-        client_exceptions::check_level(&self.state, client_exceptions::are_wanted(&order))?;
-        let allowed = Allowed { http: order.allow_http, schemes: &order.allowed_schemes };
-        let signing_algorithm = choice("signing_algorithm", &order.signing_algorithm, &ALGORITHMS)?;
-        let tokens = client_tokens::of_new(&order)?;
+    async fn new_client(&mut self, message: pb::CreateClientRequest) -> Result<CreateClient, Status> {
+        let auth_method = parse_enum("auth_method", &message.auth_method, &AUTH_METHODS)?;
+        client_exceptions::check_level(&self.state, client_exceptions::are_wanted(&message))?;
+        let allowed = RedirectExceptions { http: message.allow_http, schemes: &message.allowed_schemes };
+        let signing_algorithm = parse_enum("signing_algorithm", &message.signing_algorithm, &ALGORITHMS)?;
+        let tokens = client_tokens::of_new(&message)?;
         if auth_method == ClientAuthMethod::SelfSignedTlsClientAuth {
             client_tokens::check_certificates(&tokens.jwks)?;
         }
         self.provide_keys([signing_algorithm, tokens.userinfo_algorithm()]).await?;
-        let application_id = match order.application.as_str() {
+        let application_id = match message.application.as_str() {
             "" => Vec::new(),
             name => self.application(name).await?.to_vec(),
         };
         let client_id =
-            if order.client_id.is_empty() { hex::encode(&self.id("client")) } else { order.client_id };
-        let scopes =
-            if order.scopes.is_empty() { DEFAULT_SCOPES.map(str::to_owned).to_vec() } else { order.scopes };
+            if message.client_id.is_empty() { hex::encode(&self.id("client")) } else { message.client_id };
+        let scopes = if message.scopes.is_empty() {
+            DEFAULT_SCOPES.map(str::to_owned).to_vec()
+        } else {
+            message.scopes
+        };
         Ok(CreateClient {
             client_id,
-            name: order.name,
+            name: message.name,
             auth_method: auth_method.into(),
             secret_hash: if has_secret(auth_method) { self.secret().1 } else { Vec::new() },
-            redirect_uris: uris("redirect_uris", order.redirect_uris, allowed)?,
+            redirect_uris: uris("redirect_uris", message.redirect_uris, allowed)?,
             post_logout_redirect_uris: uris(
                 "post_logout_redirect_uris",
-                order.post_logout_redirect_uris,
+                message.post_logout_redirect_uris,
                 allowed,
             )?,
             scopes,
             signing_algorithm: signing_algorithm.into(),
-            consent: choice("consent", &order.consent, &CONSENT_MODES)?.into(),
+            consent: parse_enum("consent", &message.consent, &CONSENT_MODES)?.into(),
             application_id,
             tokens: Some(tokens),
             back_channel_logout_uri: logout_uri(
                 "backchannel_logout_uri",
-                order.backchannel_logout_uri,
+                message.backchannel_logout_uri,
                 allowed,
             )?,
-            back_channel_logout_session_required: order.backchannel_logout_session_required,
-            require_pushed_authorization_requests: order.require_pushed_authorization_requests,
-            pkce_optional: order.pkce_optional,
+            back_channel_logout_session_required: message.backchannel_logout_session_required,
+            require_pushed_authorization_requests: message.require_pushed_authorization_requests,
+            pkce_optional: message.pkce_optional,
             front_channel_logout_uri: logout_uri(
                 "frontchannel_logout_uri",
-                order.frontchannel_logout_uri,
+                message.frontchannel_logout_uri,
                 allowed,
             )?,
-            resources: resources(order.resources)?,
-            strict_authentication: order.strict_authentication,
-            pkce_without_nonce: order.pkce_without_nonce,
-            allow_http: order.allow_http,
-            default_resources: resources(order.default_resources)?,
-            omit_error_issuer: order.omit_error_issuer,
-            allowed_schemes: order.allowed_schemes,
+            resources: resources(message.resources)?,
+            strict_authentication: message.strict_authentication,
+            pkce_without_nonce: message.pkce_without_nonce,
+            allow_http: message.allow_http,
+            default_resources: resources(message.default_resources)?,
+            omit_error_issuer: message.omit_error_issuer,
+            allowed_schemes: message.allowed_schemes,
             registration_token_hash: Vec::new(),
             of_document: false,
         })
@@ -276,24 +279,24 @@ impl Writing {
 
 impl Writing {
     /// The changes, and the secret of a client that needs one from now on.
-    async fn changes(&mut self, order: pb::UpdateClientRequest) -> Result<(UpdateClient, String), Status> {
-        client_exceptions::check_level(&self.state, client_exceptions::are_changed(&order))?;
-        let before = self.state.client(&order.client_id).cloned();
-        let application_id = match order.application.as_deref() {
+    async fn changes(&mut self, message: pb::UpdateClientRequest) -> Result<(UpdateClient, String), Status> {
+        client_exceptions::check_level(&self.state, client_exceptions::are_changed(&message))?;
+        let before = self.state.client(&message.client_id).cloned();
+        let application_id = match message.application.as_deref() {
             None => None,
             Some("") => Some(Vec::new()),
             Some(name) => Some(self.application(name).await?.to_vec()),
         };
-        let auth_method = match order.auth_method.as_deref() {
+        let auth_method = match message.auth_method.as_deref() {
             None => None,
             Some("") => return Err(errors::invalid("auth_method: is empty")),
-            Some(text) => Some(choice("auth_method", text, &AUTH_METHODS)?),
+            Some(text) => Some(parse_enum("auth_method", text, &AUTH_METHODS)?),
         };
         let has_none = before.as_ref().is_some_and(|client| client.secret_hash.is_none());
         let needs_secret = has_none && auth_method.is_some_and(has_secret);
         let made = needs_secret.then(|| self.secret());
         let (secret, secret_hash) = made.map_or((String::new(), None), |(text, hash)| (text, Some(hash)));
-        let body = UpdateClient { application_id, secret_hash, ..changes(order, before.as_deref())? };
+        let body = UpdateClient { application_id, secret_hash, ..changes(message, before.as_deref())? };
         Ok((UpdateClient { auth_method: auth_method.map(i32::from), ..body }, secret))
     }
 }
@@ -304,17 +307,17 @@ const fn has_secret(method: ClientAuthMethod) -> bool {
 
 /// Checks the unchanged addresses: none may depend on a permission that is withdrawn.
 fn check_kept(
-    order: &pb::UpdateClientRequest,
+    message: &pb::UpdateClientRequest,
     before: Option<&Client>,
-    allowed: Allowed<'_>,
+    allowed: RedirectExceptions<'_>,
 ) -> Result<(), Status> {
     let Some(client) = before else { return Ok(()) };
     let kept = [
-        ("redirect_uris", &client.redirect_uris, order.redirect_uris.is_none()),
+        ("redirect_uris", &client.redirect_uris, message.redirect_uris.is_none()),
         (
             "post_logout_redirect_uris",
             &client.post_logout_redirect_uris,
-            order.post_logout_redirect_uris.is_none(),
+            message.post_logout_redirect_uris.is_none(),
         ),
     ];
     for (field, list, _) in kept.into_iter().filter(|(_, _, is_kept)| *is_kept) {
@@ -324,45 +327,48 @@ fn check_kept(
 }
 
 /// The changes in the form of the rules; `before` is the client before the change.
-fn changes(order: pb::UpdateClientRequest, before: Option<&Client>) -> Result<UpdateClient, Status> {
+fn changes(message: pb::UpdateClientRequest, before: Option<&Client>) -> Result<UpdateClient, Status> {
     let known: Option<&Exceptions> = before.map(|client| &client.requests.exceptions);
     let known_schemes = known.map(|known| known.allowed_schemes.as_slice()).unwrap_or_default();
-    let given = order.allowed_schemes.as_ref().map(|list| list.scopes.clone());
+    let given = message.allowed_schemes.as_ref().map(|list| list.scopes.clone());
     let schemes = given.clone().unwrap_or_else(|| known_schemes.to_vec());
-    let http = order.allow_http.unwrap_or_else(|| known.is_some_and(|known| known.allow_http));
-    let allowed = Allowed { http, schemes: &schemes };
-    let tokens = client_tokens::changes(&order, before)?;
-    if order.allow_http.is_some() || order.allowed_schemes.is_some() {
-        check_kept(&order, before, allowed)?;
+    let http = message.allow_http.unwrap_or_else(|| known.is_some_and(|known| known.allow_http));
+    let allowed = RedirectExceptions { http, schemes: &schemes };
+    let tokens = client_tokens::changes(&message, before)?;
+    if message.allow_http.is_some() || message.allowed_schemes.is_some() {
+        check_kept(&message, before, allowed)?;
     }
     let list = |field, list: Option<pb::UriList>| {
         list.map(|list| uris(field, list.uris, allowed).map(|uris| Uris { uris })).transpose()
     };
     let logout = |field, uri: Option<String>| uri.map(|uri| logout_uri(field, uri, allowed)).transpose();
-    let algorithm = |text: String| choice("signing_algorithm", &text, &ALGORITHMS).map(i32::from);
-    let consent = |text: String| choice("consent", &text, &CONSENT_MODES).map(i32::from);
+    let algorithm = |text: String| parse_enum("signing_algorithm", &text, &ALGORITHMS).map(i32::from);
+    let consent = |text: String| parse_enum("consent", &text, &CONSENT_MODES).map(i32::from);
     Ok(UpdateClient {
-        client_id: order.client_id,
-        name: order.name,
-        redirect_uris: list("redirect_uris", order.redirect_uris)?,
-        post_logout_redirect_uris: list("post_logout_redirect_uris", order.post_logout_redirect_uris)?,
-        scopes: order.scopes.map(|list| Scopes { scopes: list.scopes }),
-        signing_algorithm: order.signing_algorithm.map(algorithm).transpose()?,
-        consent: order.consent.map(consent).transpose()?,
-        disabled: order.disabled,
-        back_channel_logout_uri: logout("backchannel_logout_uri", order.backchannel_logout_uri)?,
-        front_channel_logout_uri: logout("frontchannel_logout_uri", order.frontchannel_logout_uri)?,
-        back_channel_logout_session_required: order.backchannel_logout_session_required,
-        require_pushed_authorization_requests: order.require_pushed_authorization_requests,
-        pkce_optional: order.pkce_optional,
-        resources: order.resources.map(|list| resources(list.uris).map(|uris| Uris { uris })).transpose()?,
+        client_id: message.client_id,
+        name: message.name,
+        redirect_uris: list("redirect_uris", message.redirect_uris)?,
+        post_logout_redirect_uris: list("post_logout_redirect_uris", message.post_logout_redirect_uris)?,
+        scopes: message.scopes.map(|list| Scopes { scopes: list.scopes }),
+        signing_algorithm: message.signing_algorithm.map(algorithm).transpose()?,
+        consent: message.consent.map(consent).transpose()?,
+        disabled: message.disabled,
+        back_channel_logout_uri: logout("backchannel_logout_uri", message.backchannel_logout_uri)?,
+        front_channel_logout_uri: logout("frontchannel_logout_uri", message.frontchannel_logout_uri)?,
+        back_channel_logout_session_required: message.backchannel_logout_session_required,
+        require_pushed_authorization_requests: message.require_pushed_authorization_requests,
+        pkce_optional: message.pkce_optional,
+        resources: message
+            .resources
+            .map(|list| resources(list.uris).map(|uris| Uris { uris }))
+            .transpose()?,
         tokens: Some(tokens),
-        strict_authentication: order.strict_authentication,
-        pkce_without_nonce: order.pkce_without_nonce,
-        allow_http: order.allow_http,
-        omit_error_issuer: order.omit_error_issuer,
+        strict_authentication: message.strict_authentication,
+        pkce_without_nonce: message.pkce_without_nonce,
+        allow_http: message.allow_http,
+        omit_error_issuer: message.omit_error_issuer,
         allowed_schemes: given.map(|scopes| Scopes { scopes }),
-        default_resources: order
+        default_resources: message
             .default_resources
             .map(|list| resources(list.uris).map(|uris| Uris { uris }))
             .transpose()?,
@@ -372,9 +378,9 @@ fn changes(order: pb::UpdateClientRequest, before: Option<&Client>) -> Result<Up
 
 /// Checks an address that this cluster posts to, or that browsers load; empty means none. The policy of
 /// `http::outbound` is applied only when the address is used.
-fn logout_uri(field: &str, uri: String, allowed: Allowed<'_>) -> Result<String, Status> {
+fn logout_uri(field: &str, uri: String, allowed: RedirectExceptions<'_>) -> Result<String, Status> {
     if !uri.is_empty() {
-        let parsed = RedirectUri::parse_allowed(&uri, Allowed { schemes: &[], ..allowed });
+        let parsed = RedirectUri::parse_allowed(&uri, RedirectExceptions { schemes: &[], ..allowed });
         if !is_private_http(&uri) {
             parsed.map_err(|error| errors::redirect_uri(field, &uri, &error))?;
         }
@@ -413,7 +419,7 @@ fn resources(resources: Vec<String>) -> Result<Vec<String>, Status> {
     Ok(resources)
 }
 
-fn uris(field: &str, uris: Vec<String>, allowed: Allowed<'_>) -> Result<Vec<String>, Status> {
+fn uris(field: &str, uris: Vec<String>, allowed: RedirectExceptions<'_>) -> Result<Vec<String>, Status> {
     for uri in &uris {
         RedirectUri::parse_allowed(uri, allowed).map_err(|error| errors::redirect_uri(field, uri, &error))?;
     }
@@ -421,7 +427,7 @@ fn uris(field: &str, uris: Vec<String>, allowed: Allowed<'_>) -> Result<Vec<Stri
 }
 
 /// Parses one of a few words; empty text means the first.
-pub(super) fn choice<T: Copy>(field: &str, text: &str, choices: &[(&str, T)]) -> Result<T, Status> {
+pub(super) fn parse_enum<T: Copy>(field: &str, text: &str, choices: &[(&str, T)]) -> Result<T, Status> {
     let found = choices.iter().find(|(word, _)| text.is_empty() || *word == text);
     found.map(|(_, value)| *value).ok_or_else(|| {
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
@@ -429,29 +435,29 @@ pub(super) fn choice<T: Copy>(field: &str, text: &str, choices: &[(&str, T)]) ->
     })
 }
 
-pub(super) fn word<T: PartialEq>(value: &T, choices: &[(&str, T)]) -> String {
+pub(super) fn enum_name<T: PartialEq>(value: &T, choices: &[(&str, T)]) -> String {
     choices.iter().find(|(_, choice)| choice == value).map(|(word, _)| (*word).to_owned()).unwrap_or_default()
 }
 
-fn shown(state: &State, client_id: &str) -> Result<pb::Client, Status> {
-    let found = state.client(client_id).map(|client| message(state, client));
+fn find_proto(state: &State, client_id: &str) -> Result<pb::Client, Status> {
+    let found = state.client(client_id).map(|client| to_proto(state, client));
     found.ok_or_else(|| errors::not_found("client", client_id))
 }
 
-fn message(state: &State, client: &Client) -> pb::Client {
+fn to_proto(state: &State, client: &Client) -> pb::Client {
     let application = client.application.map(|id| match state.application(id) {
         Some(application) => application.slug.to_string(),
         None => id.to_string(),
     });
-    let shown = pb::Client {
+    let proto = pb::Client {
         client_id: client.id.to_string(),
         name: client.name.clone(),
-        auth_method: word(&client.auth_method, &AUTH_METHODS),
+        auth_method: enum_name(&client.auth_method, &AUTH_METHODS),
         redirect_uris: client.redirect_uris.clone(),
         post_logout_redirect_uris: client.post_logout_redirect_uris.clone(),
         scopes: client.scopes.clone(),
-        signing_algorithm: word(&client.signing_algorithm, &ALGORITHMS),
-        consent: word(&client.consent, &CONSENT_MODES),
+        signing_algorithm: enum_name(&client.signing_algorithm, &ALGORITHMS),
+        consent: enum_name(&client.consent, &CONSENT_MODES),
         application: application.unwrap_or_default(),
         disabled: client.disabled,
         backchannel_logout_uri: client.back_channel_logout_uri.clone(),
@@ -469,6 +475,6 @@ fn message(state: &State, client: &Client) -> pb::Client {
         omit_error_issuer: client.requests.exceptions.omit_error_issuer,
         ..pb::Client::default()
     };
-    let shown = client_tokens::shown(client, shown);
-    pb::Client { warnings: client_exceptions::warnings(&shown), ..shown }
+    let proto = client_tokens::fill_proto(client, proto);
+    pb::Client { warnings: client_exceptions::warnings(&proto), ..proto }
 }

@@ -37,7 +37,7 @@ impl ClusterService for Api {
                 .unwrap_or(0),
             feature_level: reading.state.meta().level,
             archive: super::archive::status(&members),
-            nodes: members.into_iter().map(|member| message(member, newest)).collect(),
+            nodes: members.into_iter().map(|member| to_proto(member, newest)).collect(),
         })
     }
 
@@ -45,8 +45,8 @@ impl ClusterService for Api {
         &self,
         request: Request<pb::RemoveNodeRequest>,
     ) -> Result<Response<pb::RemoveNodeResponse>, Status> {
-        let (_, order) = self.write(request, "RemoveNode").await?;
-        let (node_id, force) = (order.node_id, order.force);
+        let (_, message) = self.write(request, "RemoveNode").await?;
+        let (node_id, force) = (message.node_id, message.force);
         self.change(MembersChange::Remove(plane::RemoveMember { node_id, force })).await?;
         Ok(Response::new(pb::RemoveNodeResponse {}))
     }
@@ -55,8 +55,9 @@ impl ClusterService for Api {
         &self,
         request: Request<pb::ReplaceNodeRequest>,
     ) -> Result<Response<pb::ReplaceNodeResponse>, Status> {
-        let (_, order) = self.write(request, "ReplaceNode").await?;
-        let change = plane::ReplaceMember { old_node_id: order.old_node_id, new_node_id: order.new_node_id };
+        let (_, message) = self.write(request, "ReplaceNode").await?;
+        let change =
+            plane::ReplaceMember { old_node_id: message.old_node_id, new_node_id: message.new_node_id };
         self.change(MembersChange::Replace(change)).await?;
         Ok(Response::new(pb::ReplaceNodeResponse {}))
     }
@@ -65,8 +66,8 @@ impl ClusterService for Api {
         &self,
         request: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::TransferLeaderResponse>, Status> {
-        let (_, order) = self.write(request, "TransferLeader").await?;
-        let leader = self.change(MembersChange::TransferLeader(order.node_id)).await?;
+        let (_, message) = self.write(request, "TransferLeader").await?;
+        let leader = self.change(MembersChange::TransferLeader(message.node_id)).await?;
         Ok(Response::new(pb::TransferLeaderResponse { leader_id: leader.unwrap_or(0) }))
     }
 
@@ -96,7 +97,7 @@ impl Api {
     }
 }
 
-fn message(member: MemberStatus, newest: u64) -> pb::NodeStatus {
+fn to_proto(member: MemberStatus, newest: u64) -> pb::NodeStatus {
     let (status, error) = match member.status {
         Ok(status) => (Some(status), String::new()),
         Err(error) => (None, error),

@@ -15,12 +15,13 @@ impl GroupService for Api {
         &self,
         request: Request<pb::CreateGroupRequest>,
     ) -> Result<Response<pb::Group>, Status> {
-        let (writing, order) = self.write(request, "CreateGroup").await?;
+        let (writing, message) = self.write(request, "CreateGroup").await?;
         let id = GroupId::new(writing.id("group"));
-        let body = CreateGroup { group_id: id.to_vec(), name: order.name, description: order.description };
+        let body =
+            CreateGroup { group_id: id.to_vec(), name: message.name, description: message.description };
         let committed = writing.propose(Body::CreateGroup(body)).await?;
         let group = committed.state.group(id).ok_or_else(|| errors::not_found("group", &id.to_string()))?;
-        let group = message(&committed.state, group);
+        let group = to_proto(&committed.state, group);
         writing.reply(&committed, group)
     }
 
@@ -34,7 +35,7 @@ impl GroupService for Api {
         let rows = reading
             .state
             .groups_after(after)
-            .map(|group| (group.id.to_vec(), message(&reading.state, group)));
+            .map(|group| (group.id.to_vec(), to_proto(&reading.state, group)));
         let (groups, next_page_token) = listing.page(rows);
         reading.reply(pb::ListGroupsResponse { groups, next_page_token })
     }
@@ -43,8 +44,8 @@ impl GroupService for Api {
         &self,
         request: Request<pb::DeleteGroupRequest>,
     ) -> Result<Response<pb::DeleteGroupResponse>, Status> {
-        let (mut writing, order) = self.write(request, "DeleteGroup").await?;
-        let id = writing.group(&order.group).await?;
+        let (mut writing, message) = self.write(request, "DeleteGroup").await?;
+        let id = writing.group(&message.group).await?;
         let committed = writing.propose(Body::DeleteGroup(DeleteGroup { group_id: id.to_vec() })).await?;
         writing.reply(&committed, pb::DeleteGroupResponse {})
     }
@@ -53,13 +54,13 @@ impl GroupService for Api {
         &self,
         request: Request<pb::RenameGroupRequest>,
     ) -> Result<Response<pb::Group>, Status> {
-        let (mut writing, order) = self.write(request, "RenameGroup").await?;
-        let id = writing.group(&order.group).await?;
+        let (mut writing, message) = self.write(request, "RenameGroup").await?;
+        let id = writing.group(&message.group).await?;
         writing.can_rename()?;
-        let body = RenameGroup { group_id: id.to_vec(), name: order.name, force: order.force };
+        let body = RenameGroup { group_id: id.to_vec(), name: message.name, force: message.force };
         let committed = writing.propose(Body::RenameGroup(body)).await?;
         let group = committed.state.group(id).ok_or_else(|| errors::not_found("group", &id.to_string()))?;
-        let group = message(&committed.state, group);
+        let group = to_proto(&committed.state, group);
         writing.reply(&committed, group)
     }
 
@@ -67,9 +68,9 @@ impl GroupService for Api {
         &self,
         request: Request<pb::MemberRequest>,
     ) -> Result<Response<pb::MemberResponse>, Status> {
-        let (mut writing, order) = self.write(request, "AddMember").await?;
-        let group_id = writing.group(&order.group).await?.to_vec();
-        let user_id = writing.user(&order.user).await?.to_vec();
+        let (mut writing, message) = self.write(request, "AddMember").await?;
+        let group_id = writing.group(&message.group).await?.to_vec();
+        let user_id = writing.user(&message.user).await?.to_vec();
         let committed = writing.propose(Body::AddGroupMember(AddGroupMember { group_id, user_id })).await?;
         writing.reply(&committed, pb::MemberResponse {})
     }
@@ -78,16 +79,16 @@ impl GroupService for Api {
         &self,
         request: Request<pb::MemberRequest>,
     ) -> Result<Response<pb::MemberResponse>, Status> {
-        let (mut writing, order) = self.write(request, "RemoveMember").await?;
-        let group_id = writing.group(&order.group).await?.to_vec();
-        let user_id = writing.user(&order.user).await?.to_vec();
+        let (mut writing, message) = self.write(request, "RemoveMember").await?;
+        let group_id = writing.group(&message.group).await?.to_vec();
+        let user_id = writing.user(&message.user).await?.to_vec();
         let committed =
             writing.propose(Body::RemoveGroupMember(RemoveGroupMember { group_id, user_id })).await?;
         writing.reply(&committed, pb::MemberResponse {})
     }
 }
 
-fn message(state: &State, group: &Group) -> pb::Group {
+fn to_proto(state: &State, group: &Group) -> pb::Group {
     pb::Group {
         id: group.id.to_string(),
         name: group.name.to_string(),

@@ -7,7 +7,7 @@ use conclave_proto::{
 use conclave_state::{
     State,
     client::SigningAlgorithm,
-    key::{SigningKey, Stage},
+    key::{KeyStage, SigningKey},
 };
 use tonic::{Request, Response, Status};
 
@@ -26,7 +26,7 @@ impl KeyService for Api {
         let after = listing.after(|bytes| String::from_utf8(bytes.to_vec()).ok())?;
         let rest = reading.state.keys().filter(|key| after.as_deref().is_none_or(|after| &*key.kid > after));
         let (keys, next_page_token) =
-            listing.page(rest.map(|key| (key.kid.as_bytes().to_vec(), message(key))));
+            listing.page(rest.map(|key| (key.kid.as_bytes().to_vec(), to_proto(key))));
         reading.reply(pb::ListKeysResponse { keys, next_page_token })
     }
 
@@ -34,11 +34,11 @@ impl KeyService for Api {
         &self,
         request: Request<pb::RotateKeyRequest>,
     ) -> Result<Response<pb::SigningKey>, Status> {
-        let (writing, order) = self.write(request, "RotateKey").await?;
-        let algorithm = algorithm_named(&order.algorithm).ok_or_else(|| {
+        let (writing, message) = self.write(request, "RotateKey").await?;
+        let algorithm = algorithm_named(&message.algorithm).ok_or_else(|| {
             errors::invalid(format!(
                 "algorithm: {:?} is not one of RS256, PS256, ES256, EdDSA",
-                order.algorithm
+                message.algorithm
             ))
         })?;
         let next = |state: &State| state.next_key(algorithm).map(|key| key.kid.to_string());
@@ -46,13 +46,13 @@ impl KeyService for Api {
             Some(kid) => kid,
             None => self.published(algorithm).await?,
         };
-        if order.now {
+        if message.now {
             let activate = Body::ActivateSigningKey(ActivateSigningKey { kid: kid.clone() });
             let committed = writing.propose(activate).await?;
-            let key = committed.state.key(&kid).map(|key| message(key));
+            let key = committed.state.key(&kid).map(|key| to_proto(key));
             return writing.reply(&committed, key.unwrap_or_default());
         }
-        let key = self.auth.cluster().view().key(&kid).map(|key| message(key));
+        let key = self.auth.cluster().view().key(&kid).map(|key| to_proto(key));
         Ok(Response::new(key.unwrap_or_default()))
     }
 
@@ -60,8 +60,9 @@ impl KeyService for Api {
         &self,
         request: Request<pb::RetireKeyRequest>,
     ) -> Result<Response<pb::RetireKeyResponse>, Status> {
-        let (writing, order) = self.write(request, "RetireKey").await?;
-        let committed = writing.propose(Body::RetireSigningKey(RetireSigningKey { kid: order.kid })).await?;
+        let (writing, message) = self.write(request, "RetireKey").await?;
+        let committed =
+            writing.propose(Body::RetireSigningKey(RetireSigningKey { kid: message.kid })).await?;
         writing.reply(&committed, pb::RetireKeyResponse {})
     }
 }
@@ -80,11 +81,11 @@ impl Api {
     }
 }
 
-fn message(key: &SigningKey) -> pb::SigningKey {
+fn to_proto(key: &SigningKey) -> pb::SigningKey {
     let (stage, active_since, retired_at) = match key.stage {
-        Stage::Next => ("next", 0, 0),
-        Stage::Active(since) => ("active", since.0, 0),
-        Stage::Retired { active_since, at } => ("retired", active_since.0, at.0),
+        KeyStage::Next => ("next", 0, 0),
+        KeyStage::Active(since) => ("active", since.0, 0),
+        KeyStage::Retired { active_since, at } => ("retired", active_since.0, at.0),
     };
     pb::SigningKey {
         kid: key.kid.to_string(),

@@ -17,7 +17,7 @@ use conclave_state::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, errors, names};
-use conclave_auth::policy::{Decision, Found, Subject, document::Document};
+use conclave_auth::policy::{DecisionRecord, PolicyTestResult, Subject, document::Document};
 use conclave_http::host::canonical_host;
 
 /// The most differences and changed decisions in one response.
@@ -31,15 +31,15 @@ impl PolicyService for Api {
         &self,
         request: Request<pb::SetPolicyRequest>,
     ) -> Result<Response<pb::ApplicationPolicy>, Status> {
-        let (mut writing, order) = self.write(request, "SetPolicy").await?;
-        let id = writing.application(&order.application).await?;
-        let document = Document::from_json(&order.document).map_err(errors::invalid)?;
+        let (mut writing, message) = self.write(request, "SetPolicy").await?;
+        let id = writing.application(&message.application).await?;
+        let document = Document::from_json(&message.document).map_err(errors::invalid)?;
         let policy = document.to_row(&writing.state).map_err(errors::invalid)?;
-        let (candidate, force) = (order.candidate, order.force);
+        let (candidate, force) = (message.candidate, message.force);
         let body = SetPolicy { application_id: id.to_vec(), policy: Some(policy), candidate, force };
         let committed = writing.propose(Body::SetPolicy(body)).await?;
-        let shown = shown(&committed.state, id)?;
-        writing.reply(&committed, shown)
+        let proto = find_proto(&committed.state, id)?;
+        writing.reply(&committed, proto)
     }
 
     async fn get_policy(
@@ -48,16 +48,16 @@ impl PolicyService for Api {
     ) -> Result<Response<pb::ApplicationPolicy>, Status> {
         let (reading, wanted) = self.read(request).await?;
         let application = found(&reading.state, &wanted.application)?;
-        reading.reply(shown(&reading.state, application.id)?)
+        reading.reply(find_proto(&reading.state, application.id)?)
     }
 
     async fn remove_policy(
         &self,
         request: Request<pb::RemovePolicyRequest>,
     ) -> Result<Response<pb::RemovePolicyResponse>, Status> {
-        let (mut writing, order) = self.write(request, "RemovePolicy").await?;
-        let application_id = writing.application(&order.application).await?.to_vec();
-        let body = RemovePolicy { application_id, candidate: order.candidate };
+        let (mut writing, message) = self.write(request, "RemovePolicy").await?;
+        let application_id = writing.application(&message.application).await?.to_vec();
+        let body = RemovePolicy { application_id, candidate: message.candidate };
         let committed = writing.propose(Body::RemovePolicy(body)).await?;
         writing.reply(&committed, pb::RemovePolicyResponse {})
     }
@@ -66,13 +66,13 @@ impl PolicyService for Api {
         &self,
         request: Request<pb::PromoteCandidateRequest>,
     ) -> Result<Response<pb::ApplicationPolicy>, Status> {
-        let (mut writing, order) = self.write(request, "PromoteCandidate").await?;
-        let id = writing.application(&order.application).await?;
-        let (version, force) = (order.version, order.force);
+        let (mut writing, message) = self.write(request, "PromoteCandidate").await?;
+        let id = writing.application(&message.application).await?;
+        let (version, force) = (message.version, message.force);
         let body = PromoteCandidate { application_id: id.to_vec(), version, force };
         let committed = writing.propose(Body::PromoteCandidate(body)).await?;
-        let shown = shown(&committed.state, id)?;
-        writing.reply(&committed, shown)
+        let proto = find_proto(&committed.state, id)?;
+        writing.reply(&committed, proto)
     }
 
     async fn test_policy(
@@ -108,9 +108,9 @@ impl PolicyService for Api {
         request: Request<pb::ExplainDecisionRequest>,
     ) -> Result<Response<pb::Decision>, Status> {
         let (reading, wanted) = self.read(request).await?;
-        let decision = self.auth.policies().journal().find(&wanted.decision);
+        let decision = self.auth.policies().decision_log().find(&wanted.decision);
         let decision = decision.ok_or_else(|| errors::not_found("decision", &wanted.decision))?;
-        reading.reply(told(&decision))
+        reading.reply(to_proto(&decision))
     }
 
     async fn list_decisions(
@@ -124,15 +124,15 @@ impl PolicyService for Api {
         let user = user
             .map(|name| names::user(&reading.state, name).ok_or_else(|| errors::not_found("user", name)))
             .transpose()?;
-        let is_wanted = |decision: &Decision| {
+        let is_wanted = |decision: &DecisionRecord| {
             application.is_none_or(|id| decision.application == id)
                 && user.is_none_or(|id| decision.user.id == id)
                 && !(wanted.denied && decision.allowed)
         };
-        let decisions = self.auth.policies().journal().latest(MAX_LISTED, is_wanted);
+        let decisions = self.auth.policies().decision_log().latest(MAX_LISTED, is_wanted);
         reading.reply(pb::ListDecisionsResponse {
             node_id: self.auth.cluster().node_id(),
-            decisions: decisions.iter().map(|decision| told(decision)).collect(),
+            decisions: decisions.iter().map(|decision| to_proto(decision)).collect(),
         })
     }
 
@@ -178,7 +178,7 @@ impl PolicyService for Api {
         let (looked_at, changed) = self.auth.replay(&reading.state, &application, candidate);
         let changed = changed.into_iter().rev().take(MAX_LISTED).map(|changed| pb::ReplayedDecision {
             would: Some(verdict(&changed.decision.user.username, &changed.would)),
-            decision: Some(told(&changed.decision)),
+            decision: Some(to_proto(&changed.decision)),
         });
         reading.reply(pb::ReplayCandidateResponse {
             node_id: self.auth.cluster().node_id(),
@@ -202,7 +202,7 @@ fn no_candidate() -> Status {
     Status::not_found("the application has no candidate; set one with `conclave policy candidate set`")
 }
 
-fn shown(state: &State, id: ApplicationId) -> Result<pb::ApplicationPolicy, Status> {
+fn find_proto(state: &State, id: ApplicationId) -> Result<pb::ApplicationPolicy, Status> {
     let slug = state.application(id).map(|application| application.slug.to_string());
     let document = |version: Option<&Version>| {
         let written = version.map(|version| serde_json::to_string(&Document::of_row(&version.policy, state)));
@@ -222,9 +222,9 @@ fn shown(state: &State, id: ApplicationId) -> Result<pb::ApplicationPolicy, Stat
 
 fn subject(wanted: &pb::TestPolicyRequest, now_ms: u64) -> Result<Subject, Status> {
     let address = (!wanted.address.is_empty()).then(|| wanted.address.parse::<IpAddr>()).transpose();
-    let asked = [&wanted.method, &wanted.host, &wanted.path];
+    let described = [&wanted.method, &wanted.host, &wanted.path];
     let or = |text: &String, default: &str| if text.is_empty() { default.to_owned() } else { text.clone() };
-    let request = asked.iter().any(|text| !text.is_empty());
+    let request = described.iter().any(|text| !text.is_empty());
     let methods =
         if wanted.methods.is_empty() { vec![DEFAULT_METHOD.to_owned()] } else { wanted.methods.clone() };
     Ok(Subject {
@@ -248,7 +248,7 @@ fn number(row: Option<usize>) -> u32 {
     row.map_or(0, |row| u32::try_from(row + 1).unwrap_or(u32::MAX))
 }
 
-fn verdict(username: &str, found: &Found) -> pb::PolicyVerdict {
+fn verdict(username: &str, found: &PolicyTestResult) -> pb::PolicyVerdict {
     pb::PolicyVerdict {
         user: username.to_owned(),
         allowed: found.allowed,
@@ -264,7 +264,7 @@ fn saw(why: &VerdictExplanation) -> Vec<pb::SeenValue> {
     why.saw.iter().map(one).collect()
 }
 
-fn told(decision: &Decision) -> pb::Decision {
+fn to_proto(decision: &DecisionRecord) -> pb::Decision {
     let (method, host, path) = decision.around.request.clone().unwrap_or_default();
     pb::Decision {
         id: decision.id.clone(),

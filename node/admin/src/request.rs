@@ -11,7 +11,7 @@ use tonic::{
     metadata::{MetadataMap, MetadataValue},
 };
 
-use conclave_auth::{derive::Derivation, seen::Unseen};
+use conclave_auth::{consistency_token::InvalidToken, write_key::WriteKey};
 use conclave_cluster::{CommittedWrite, ProposeError, ViewError};
 use conclave_http::denial;
 
@@ -43,7 +43,7 @@ pub(super) struct Writing {
     address: String,
     /// The version in which names are looked up; the rules decide what changes.
     pub state: Arc<State>,
-    pub derivation: Derivation,
+    pub write_key: WriteKey,
     /// True if the caller named the write, so that it may be a retry.
     pub named: bool,
     /// The error if the rules do not know an object that was not found here either.
@@ -70,14 +70,14 @@ impl Api {
         // Another caller, method or message makes another write, whatever request id it has.
         let parts = [permit.caller.as_bytes(), method.as_bytes(), &request.get_ref().encode_to_vec()];
         let id = request_id.map(|id| id.to_string());
-        let derivation = Derivation::of_request(&keys.request, id.as_deref(), &parts, &*runtime.entropy);
-        log_write(&permit, method, &derivation);
+        let write_key = WriteKey::of_request(&keys.request, id.as_deref(), &parts, &*runtime.entropy);
+        log_write(&permit, method, &write_key);
         let writing = Writing {
             api: self.clone(),
             state,
             caller: permit.caller,
             address,
-            derivation,
+            write_key,
             named: request_id.is_some(),
             absent: None,
         };
@@ -94,10 +94,10 @@ impl Api {
 
     async fn state_at(&self, metadata: &MetadataMap) -> Result<Arc<State>, Status> {
         let Some(value) = metadata.get(INDEX) else { return Ok(self.auth.cluster().view()) };
-        let index = match value.to_str().map(|text| self.auth.parse_seen(text)) {
+        let index = match value.to_str().map(|text| self.auth.parse_consistency_token(text)) {
             Ok(Ok(index)) => index,
-            Ok(Err(Unseen::Foreign)) => return Err(errors::view(&ViewError::FromTheFuture)),
-            Ok(Err(Unseen::Malformed)) | Err(_) => {
+            Ok(Err(InvalidToken::Foreign)) => return Err(errors::view(&ViewError::FromTheFuture)),
+            Ok(Err(InvalidToken::Malformed)) | Err(_) => {
                 return Err(errors::invalid("x-conclave-index must be a value from an earlier response"));
             }
         };
@@ -105,7 +105,7 @@ impl Api {
     }
 
     fn mark(&self, metadata: &mut MetadataMap, index: u64) {
-        if let Ok(value) = MetadataValue::try_from(self.auth.seen(index)) {
+        if let Ok(value) = MetadataValue::try_from(self.auth.consistency_token(index)) {
             metadata.insert(INDEX, value);
         }
     }
@@ -132,17 +132,17 @@ impl Reading {
 impl Writing {
     /// An id for the row called `label` in this write; a retry gets an equal id.
     pub fn id(&self, label: &str) -> [u8; 16] {
-        self.derivation.id(label)
+        self.write_key.id(label)
     }
 
     pub async fn propose(&self, body: Body) -> Result<CommittedWrite, Status> {
-        let proposed = self.api.auth.cluster().propose(self.derivation.request(), body).await;
+        let proposed = self.api.auth.cluster().propose(self.write_key.request(), body).await;
         proposed.map_err(|error| self.failed(error))
     }
 
     /// A further write of this call, with a name of its own that a retry repeats.
     pub async fn propose_then(&self, label: String, body: Body) -> Result<CommittedWrite, Status> {
-        let request = self.derivation.then(&label).request();
+        let request = self.write_key.then(&label).request();
         self.api.auth.cluster().propose(request, body).await.map_err(|error| self.failed(error))
     }
 
@@ -158,7 +158,7 @@ impl Writing {
         if let Some(absent) = self.absent.as_ref().filter(|_| status.code() == Code::NotFound) {
             status = Status::new(absent.code(), absent.message());
         }
-        denied(&status, &self.address, &self.caller, &self.derivation.request().to_string());
+        denied(&status, &self.address, &self.caller, &self.write_key.request().to_string());
         self.api.leader_hint(status.metadata_mut());
         status
     }
@@ -190,9 +190,9 @@ fn request_id(metadata: &MetadataMap) -> Result<Option<RequestId>, Status> {
 }
 
 /// The operator's trail: the caller, the command, and its name in the log.
-fn log_write(permit: &MayWrite, method: &str, derivation: &Derivation) {
+fn log_write(permit: &MayWrite, method: &str, write_key: &WriteKey) {
     let caller = &permit.caller;
-    let request = derivation.request();
+    let request = write_key.request();
     tracing::info!(
         { rpc.method = method, api.caller = %caller, request.id = %request },
         "admin write {method} asked for by {caller}"

@@ -8,7 +8,7 @@ use conclave_proto::{
 };
 use conclave_state::{
     ids::{GrantId, SessionId},
-    outbox::{Effect, OutboxItem},
+    outbox::{OutboxEffect, OutboxItem},
     session::Session,
     user::User,
 };
@@ -61,12 +61,12 @@ impl SessionService for Api {
         &self,
         request: Request<pb::RevokeSessionRequest>,
     ) -> Result<Response<pb::RevokeSessionResponse>, Status> {
-        let (writing, order) = self.write(request, "RevokeSession").await?;
-        let session = SessionId::from_hex(&order.session_id);
+        let (writing, message) = self.write(request, "RevokeSession").await?;
+        let session = SessionId::from_hex(&message.session_id);
         let session = session.ok_or_else(|| errors::invalid("session_id must be 32 hex digits"))?;
         let body = Body::RevokeSession(RevokeSession { session_id: session.to_vec() });
         let mut committed = writing.propose(body).await?;
-        if order.with_grants {
+        if message.with_grants {
             committed = end_grants(&writing, session, committed).await?;
         }
         let not_told = writing.not_told(Whose::Session(session)).await;
@@ -77,10 +77,10 @@ impl SessionService for Api {
         &self,
         request: Request<pb::RevokeUserSessionsRequest>,
     ) -> Result<Response<pb::RevokeUserSessionsResponse>, Status> {
-        let (mut writing, order) = self.write(request, "RevokeUserSessions").await?;
-        let user = writing.user(&order.user).await?;
+        let (mut writing, message) = self.write(request, "RevokeUserSessions").await?;
+        let user = writing.user(&message.user).await?;
         let user_id = user.to_vec();
-        let body = if order.app_passwords {
+        let body = if message.app_passwords {
             Body::RevokeUserAccess(RevokeUserAccess { user_id })
         } else {
             Body::RevokeUserSessions(RevokeUserSessions { user_id, except_session_id: Vec::new() })
@@ -109,7 +109,7 @@ impl SessionService for Api {
 
 impl Api {
     fn notice(&self, reading: &Reading, item: &OutboxItem) -> pb::Notice {
-        let Effect::BackChannelLogout { client, session, user } = &item.effect;
+        let OutboxEffect::BackChannelLogout { client, session, user } = &item.effect;
         let attempts = self.auth.notices().of(item.sequence);
         pb::Notice {
             sequence: item.sequence,
@@ -163,10 +163,10 @@ fn everyones(reading: &Reading, listing: &Listing) -> Result<(Vec<pb::Session>, 
 
 fn row(reading: &Reading, session: &Session) -> Option<(Vec<u8>, pb::Session)> {
     let (session, user) = reading.state.live_session(session.id, reading.now)?;
-    Some((session.id.to_vec(), message(session, user)))
+    Some((session.id.to_vec(), to_proto(session, user)))
 }
 
-fn message(session: &Session, user: &User) -> pb::Session {
+fn to_proto(session: &Session, user: &User) -> pb::Session {
     pb::Session {
         id: session.id.to_string(),
         username: user.username.to_string(),

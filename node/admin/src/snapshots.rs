@@ -18,7 +18,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
-use conclave_auth::derive::Derivation;
+use conclave_auth::write_key::WriteKey;
 use conclave_cluster::{Cluster, SaveError, offline_state::OfflineState};
 use conclave_crypto::hex;
 use conclave_dr::{report::ChangeReport, running};
@@ -51,9 +51,9 @@ impl SnapshotService for Api {
         &self,
         request: Request<pb::SaveSnapshotRequest>,
     ) -> Result<Parts<pb::SavedPart>, Status> {
-        let (_, order) = self.write(request, "SaveSnapshot").await?;
+        let (_, message) = self.write(request, "SaveSnapshot").await?;
         let cluster = self.auth.cluster().clone();
-        Ok(streamed(|out| async move { save(&cluster, &order, &out).await }))
+        Ok(streamed(|out| async move { save(&cluster, &message, &out).await }))
     }
 
     async fn restore_snapshot(
@@ -65,15 +65,15 @@ impl SnapshotService for Api {
         // The stream carries no request id, so its write gets a random name.
         let (metadata, extensions, mut parts) = request.into_parts();
         let authority = Authority { api: self.clone(), metadata: metadata.clone() };
-        let Some(pb::restore_part::Part::Order(order)) = next(&mut parts).await? else {
+        let Some(pb::restore_part::Part::Order(message)) = next(&mut parts).await? else {
             return Err(errors::invalid("the first message of a restore must be its order"));
         };
-        let named = Request::from_parts(metadata, extensions, order);
-        let (writing, order) = self.write(named, "RestoreSnapshot").await?;
+        let named = Request::from_parts(metadata, extensions, message);
+        let (writing, message) = self.write(named, "RestoreSnapshot").await?;
         let cluster = self.auth.cluster().clone();
-        let derivation = writing.derivation;
+        let write_key = writing.write_key;
         Ok(streamed(
-            |out| async move { restore(&cluster, &derivation, &order, parts, authority, &out).await },
+            |out| async move { restore(&cluster, &write_key, &message, parts, authority, &out).await },
         ))
     }
 }
@@ -110,17 +110,17 @@ where
 
 async fn save(
     cluster: &Cluster,
-    order: &pb::SaveSnapshotRequest,
+    message: &pb::SaveSnapshotRequest,
     out: &Out<pb::SavedPart>,
 ) -> Result<(), Status> {
-    let confirmed = if order.linearizable { confirmed(cluster).await?.index() } else { 0 };
-    if cluster.view_at(order.min_index).await.is_err() {
-        let (wanted, here) = (order.min_index, cluster.view().index());
+    let confirmed = if message.linearizable { confirmed(cluster).await?.index() } else { 0 };
+    if cluster.view_at(message.min_index).await.is_err() {
+        let (wanted, here) = (message.min_index, cluster.view().index());
         return Err(Status::failed_precondition(format!(
             "this node has the log up to entry {here}, not to {wanted}; nothing was saved: try again, or ask for an entry that exists"
         )));
     }
-    let at_least = confirmed.max(order.min_index);
+    let at_least = confirmed.max(message.min_index);
     let saved = cluster.save_snapshot(at_least).await.map_err(|e| internal(&e))?;
     let description = describe(&saved.file.header, saved.file.size_bytes);
     let part = |part| pb::SavedPart { part: Some(part) };
@@ -162,13 +162,13 @@ fn send_file(path: &Path, mut send: impl FnMut(Vec<u8>) -> bool) -> io::Result<(
 
 async fn restore(
     cluster: &Cluster,
-    derivation: &Derivation,
-    order: &pb::RestoreOrder,
+    write_key: &WriteKey,
+    message: &pb::RestoreOrder,
     parts: Streaming<pb::RestorePart>,
     authority: Authority,
     out: &Out<pb::RestoreProgress>,
 ) -> Result<(), Status> {
-    let then = Arc::new(receive(cluster, order, parts, out).await?);
+    let then = Arc::new(receive(cluster, message, parts, out).await?);
     authority.api.may_still_write(&authority.metadata).await?;
     if then.lineage.cluster != cluster.lineage().cluster {
         return Err(Status::failed_precondition(format!(
@@ -177,28 +177,34 @@ async fn restore(
         )));
     }
     let newest = confirmed(cluster).await?;
-    let (before, saved, enable) = (Arc::clone(&newest), Arc::clone(&then), order.enable_returning);
+    let (before, saved, enable) = (Arc::clone(&newest), Arc::clone(&then), message.enable_returning);
     let report =
         spawn_blocking(move || ChangeReport::of(&before, &running::preview(&saved.state, &before, enable)));
     let report = report.await.map_err(|e| internal(&e))?;
     let mut index = newest.index();
-    if !order.dry_run {
+    if !message.dry_run {
         let step = |done, of| {
             // A slow caller misses steps; a disconnected caller ends the restore.
             let _ =
                 out.try_send(Ok(progress(pb::restore_progress::Step::Staged(pb::StagedBytes { done, of }))));
             !out.is_closed()
         };
-        let committed =
-            running::restore(cluster, derivation, &then.state, &order.source, order.enable_returning, step)
-                .await;
+        let committed = running::restore(
+            cluster,
+            write_key,
+            &then.state,
+            &message.source,
+            message.enable_returning,
+            step,
+        )
+        .await;
         index = match committed {
             Ok(committed) => committed.index,
             Err(running::RunningError::Propose(error)) => return Err(errors::propose(error)),
             Err(running::RunningError::GivenUp) => return Ok(()),
         };
     }
-    let report = message(&report, &then, order, index);
+    let report = to_proto(&report, &then, message, index);
     let _ = out.send(Ok(progress(pb::restore_progress::Step::Report(report)))).await;
     Ok(())
 }
@@ -212,19 +218,19 @@ async fn next(parts: &mut Streaming<pb::RestorePart>) -> Result<Option<pb::resto
 
 async fn receive(
     cluster: &Cluster,
-    order: &pb::RestoreOrder,
+    message: &pb::RestoreOrder,
     mut parts: Streaming<pb::RestorePart>,
     out: &Out<pb::RestoreProgress>,
 ) -> Result<OfflineState, Status> {
-    if order.size_bytes > MAX_SNAPSHOT_BYTES {
+    if message.size_bytes > MAX_SNAPSHOT_BYTES {
         return Err(errors::invalid(format!("a snapshot has at most {MAX_SNAPSHOT_BYTES} bytes")));
     }
-    let mut upload = cluster.begin_upload(order.size_bytes).map_err(|e| match e {
+    let mut upload = cluster.begin_upload(message.size_bytes).map_err(|e| match e {
         SaveError::NoRoom { .. } => Status::resource_exhausted(e.to_string()),
         _ => internal(&e),
     })?;
     let mut received = 0;
-    while received < order.size_bytes {
+    while received < message.size_bytes {
         let Some(pb::restore_part::Part::Data(bytes)) = next(&mut parts).await? else {
             return Err(errors::invalid("the file ends before its announced length"));
         };
@@ -245,10 +251,10 @@ async fn receive(
     })
 }
 
-fn message(
+fn to_proto(
     report: &ChangeReport,
     then: &OfflineState,
-    order: &pb::RestoreOrder,
+    message: &pb::RestoreOrder,
     index: u64,
 ) -> pb::RestoreReport {
     let last = then.last.unwrap_or(conclave_store::LogId { term: 0, index: 0 });
@@ -264,13 +270,13 @@ fn message(
             term: last.term,
             index: last.index,
             created_at_ms: then.state.meta().clock.0,
-            size_bytes: order.size_bytes,
+            size_bytes: message.size_bytes,
         }),
         changes: changes.collect(),
         change_count: report.change_count as u64,
         users: report.users as u64,
         sessions_ended: report.sessions_ended as u64,
-        restored: !order.dry_run,
+        restored: !message.dry_run,
         index,
     }
 }

@@ -22,15 +22,15 @@ impl TokenService for Api {
         &self,
         request: Request<pb::CreateTokenRequest>,
     ) -> Result<Response<pb::CreateTokenResponse>, Status> {
-        let (writing, order) = self.write(request, "CreateToken").await?;
+        let (writing, message) = self.write(request, "CreateToken").await?;
         let id = TokenId::new(writing.id("token"));
-        let secret = writing.derivation.secret("token");
+        let secret = writing.write_key.secret("token");
         let body = CreateApiToken {
             token_id: id.to_vec(),
-            name: order.name,
+            name: message.name,
             secret_hash: mac::sha256(secret.expose()).to_vec(),
-            role: role(&order.role)?.into(),
-            ttl_ms: order.ttl_ms,
+            role: role(&message.role)?.into(),
+            ttl_ms: message.ttl_ms,
         };
         let committed = writing.propose(Body::CreateApiToken(body)).await?;
         // The index of the first attempt, so that a retry returns an equal text.
@@ -38,7 +38,7 @@ impl TokenService for Api {
             return Err(Status::internal("unexpected reply to the command"));
         };
         let token =
-            committed.state.live_token(id, self.auth.now(&committed.state)).map(|token| message(token));
+            committed.state.live_token(id, self.auth.now(&committed.state)).map(|token| to_proto(token));
         let token = token.ok_or_else(|| errors::not_found("token", &id.to_string()))?;
         let secret = self.auth.issue(HandleKind::Api, *id.bytes(), secret, 0, created.index);
         writing.reply(&committed, pb::CreateTokenResponse { token: Some(token), secret })
@@ -55,7 +55,7 @@ impl TokenService for Api {
             .state
             .tokens_after(after)
             .filter(|t| reading.state.live_token(t.id, reading.now).is_some());
-        let (tokens, next_page_token) = listing.page(live.map(|token| (token.id.to_vec(), message(token))));
+        let (tokens, next_page_token) = listing.page(live.map(|token| (token.id.to_vec(), to_proto(token))));
         reading.reply(pb::ListTokensResponse { tokens, next_page_token })
     }
 
@@ -63,8 +63,8 @@ impl TokenService for Api {
         &self,
         request: Request<pb::RevokeTokenRequest>,
     ) -> Result<Response<pb::RevokeTokenResponse>, Status> {
-        let (writing, order) = self.write(request, "RevokeToken").await?;
-        let id = TokenId::from_hex(&order.id).ok_or_else(|| errors::invalid("id must be 32 hex digits"))?;
+        let (writing, message) = self.write(request, "RevokeToken").await?;
+        let id = TokenId::from_hex(&message.id).ok_or_else(|| errors::invalid("id must be 32 hex digits"))?;
         let body = Body::RevokeApiToken(RevokeApiToken { token_id: id.to_vec() });
         let committed = writing.propose(body).await?;
         writing.reply(&committed, pb::RevokeTokenResponse {})
@@ -80,7 +80,7 @@ fn role(text: &str) -> Result<ApiRole, Status> {
     }
 }
 
-fn message(token: &ApiToken) -> pb::Token {
+fn to_proto(token: &ApiToken) -> pb::Token {
     pb::Token {
         id: token.id.to_string(),
         name: token.name.clone(),

@@ -11,7 +11,7 @@ use conclave_proto::{
 use conclave_state::{
     State,
     ids::{GroupId, InvitationId},
-    upstream::{Identity, Invitation, Listed, Place, Upstream},
+    upstream::{AllowList, Invitation, LinkedIdentity, ProviderLocation, Upstream},
 };
 use tonic::{Request, Response, Status};
 use url::Url;
@@ -38,13 +38,13 @@ impl UpstreamService for Api {
         mut request: Request<pb::CreateUpstreamRequest>,
     ) -> Result<Response<pb::Upstream>, Status> {
         let secret = std::mem::take(&mut request.get_mut().client_secret);
-        let (mut writing, order) = self.write(request, "CreateUpstream").await?;
-        let name = order.name.clone();
-        let wants_first = order.rule.as_ref().is_some_and(|rule| !rule.first_group.is_empty());
-        let upstream = writing.new_upstream(order, &secret).await?;
+        let (mut writing, message) = self.write(request, "CreateUpstream").await?;
+        let name = message.name.clone();
+        let wants_first = message.rule.as_ref().is_some_and(|rule| !rule.first_group.is_empty());
+        let upstream = writing.new_upstream(message, &secret).await?;
         let body = Body::CreateUpstream(CreateUpstream { upstream: Some(upstream) });
         let committed = writing.propose(body).await?;
-        let upstream = shown(self, &committed.state, &name)?;
+        let upstream = find_proto(self, &committed.state, &name)?;
         let first_url = writing.first_url(wants_first);
         writing.reply(&committed, pb::Upstream { first_url, ..upstream })
     }
@@ -54,7 +54,7 @@ impl UpstreamService for Api {
         request: Request<pb::GetUpstreamRequest>,
     ) -> Result<Response<pb::Upstream>, Status> {
         let (reading, wanted) = self.read(request).await?;
-        reading.reply(shown(self, &reading.state, &wanted.name)?)
+        reading.reply(find_proto(self, &reading.state, &wanted.name)?)
     }
 
     async fn list_upstreams(
@@ -65,8 +65,8 @@ impl UpstreamService for Api {
         let listing = self.listing("upstreams", wanted.page)?;
         let after = listing.after(|bytes| String::from_utf8(bytes.to_vec()).ok())?;
         let rows = reading.state.upstreams_after(after.as_deref());
-        let rows =
-            rows.map(|upstream| (upstream.name.as_bytes().to_vec(), message(self, &reading.state, upstream)));
+        let rows = rows
+            .map(|upstream| (upstream.name.as_bytes().to_vec(), to_proto(self, &reading.state, upstream)));
         let (upstreams, next_page_token) = listing.page(rows);
         reading.reply(pb::ListUpstreamsResponse { upstreams, next_page_token })
     }
@@ -76,26 +76,26 @@ impl UpstreamService for Api {
         mut request: Request<pb::UpdateUpstreamRequest>,
     ) -> Result<Response<pb::Upstream>, Status> {
         let secret = request.get_mut().client_secret.take();
-        let (mut writing, order) = self.write(request, "UpdateUpstream").await?;
-        let name = order.name.clone();
-        let wants_first = order.rule.as_ref().is_some_and(|rule| !rule.first_group.is_empty());
+        let (mut writing, message) = self.write(request, "UpdateUpstream").await?;
+        let name = message.name.clone();
+        let wants_first = message.rule.as_ref().is_some_and(|rule| !rule.first_group.is_empty());
         let sealed_secret = secret.map(|secret| writing.seal(&name, &secret)).transpose()?;
-        let rule = match order.rule {
+        let rule = match message.rule {
             Some(rule) => Some(writing.rule(rule).await?),
             None => None,
         };
         let body = UpdateUpstream {
-            name: order.name,
-            display_name: order.display_name,
-            client_id: order.client_id,
+            name: message.name,
+            display_name: message.display_name,
+            client_id: message.client_id,
             sealed_secret,
-            scopes: order.scopes.map(|list| Scopes { scopes: list.scopes }),
-            claims: order.claims.map(claims),
+            scopes: message.scopes.map(|list| Scopes { scopes: list.scopes }),
+            claims: message.claims.map(claims),
             rule,
-            disabled: order.disabled,
+            disabled: message.disabled,
         };
         let committed = writing.propose(Body::UpdateUpstream(body)).await?;
-        let upstream = shown(self, &committed.state, &name)?;
+        let upstream = find_proto(self, &committed.state, &name)?;
         let first_url = writing.first_url(wants_first);
         writing.reply(&committed, pb::Upstream { first_url, ..upstream })
     }
@@ -104,8 +104,8 @@ impl UpstreamService for Api {
         &self,
         request: Request<pb::DeleteUpstreamRequest>,
     ) -> Result<Response<pb::DeleteUpstreamResponse>, Status> {
-        let (writing, order) = self.write(request, "DeleteUpstream").await?;
-        let committed = writing.propose(Body::DeleteUpstream(DeleteUpstream { name: order.name })).await?;
+        let (writing, message) = self.write(request, "DeleteUpstream").await?;
+        let committed = writing.propose(Body::DeleteUpstream(DeleteUpstream { name: message.name })).await?;
         writing.reply(&committed, pb::DeleteUpstreamResponse {})
     }
 
@@ -132,9 +132,9 @@ impl UpstreamService for Api {
         &self,
         request: Request<pb::UnlinkIdentityRequest>,
     ) -> Result<Response<pb::UnlinkIdentityResponse>, Status> {
-        let (mut writing, order) = self.write(request, "UnlinkIdentity").await?;
-        let user_id = writing.user(&order.user).await?.to_vec();
-        let body = UnlinkIdentity { upstream: order.upstream, user_id, ..UnlinkIdentity::default() };
+        let (mut writing, message) = self.write(request, "UnlinkIdentity").await?;
+        let user_id = writing.user(&message.user).await?.to_vec();
+        let body = UnlinkIdentity { upstream: message.upstream, user_id, ..UnlinkIdentity::default() };
         let committed = writing.propose(Body::UnlinkIdentity(body)).await?;
         writing.reply(&committed, pb::UnlinkIdentityResponse {})
     }
@@ -143,14 +143,14 @@ impl UpstreamService for Api {
         &self,
         request: Request<pb::InviteIdentityRequest>,
     ) -> Result<Response<pb::Invitation>, Status> {
-        let (mut writing, order) = self.write(request, "InviteIdentity").await?;
+        let (mut writing, message) = self.write(request, "InviteIdentity").await?;
         let id = InvitationId::new(writing.id("invitation"));
         let body = InviteIdentity {
-            upstream: order.upstream,
+            upstream: message.upstream,
             invitation_id: id.to_vec(),
-            who: order.who.trim_start_matches('@').to_owned(),
-            group_ids: writing.groups(&order.groups).await?,
-            ttl_ms: order.ttl_ms,
+            who: message.who.trim_start_matches('@').to_owned(),
+            group_ids: writing.groups(&message.groups).await?,
+            ttl_ms: message.ttl_ms,
         };
         let committed = writing.propose(Body::InviteIdentity(body)).await?;
         let row = committed.state.invitation(id).map(|row| invitation(&committed.state, row));
@@ -177,17 +177,17 @@ impl UpstreamService for Api {
         &self,
         request: Request<pb::RevokeInvitationRequest>,
     ) -> Result<Response<pb::RevokeInvitationResponse>, Status> {
-        let (writing, order) = self.write(request, "RevokeInvitation").await?;
-        let id = InvitationId::from_hex(&order.id);
-        let id = id.ok_or_else(|| errors::not_found("invitation", &order.id))?;
-        let body = RevokeInvitation { upstream: order.upstream, invitation_id: id.to_vec() };
+        let (writing, message) = self.write(request, "RevokeInvitation").await?;
+        let id = InvitationId::from_hex(&message.id);
+        let id = id.ok_or_else(|| errors::not_found("invitation", &message.id))?;
+        let body = RevokeInvitation { upstream: message.upstream, invitation_id: id.to_vec() };
         let committed = writing.propose(Body::RevokeInvitation(body)).await?;
         writing.reply(&committed, pb::RevokeInvitationResponse {})
     }
 }
 
 /// The reason why a user cannot sign in at present.
-fn held_out(identity: &Identity) -> &'static str {
+fn held_out(identity: &LinkedIdentity) -> &'static str {
     match identity.doubt() {
         Some(doubt) if doubt.held_out && doubt.elsewhere => "the handle now belongs to another DID",
         Some(doubt) if doubt.held_out => "the handle has not been confirmed for too long",
@@ -210,41 +210,41 @@ fn invitation(state: &State, row: &Invitation) -> pb::Invitation {
 impl Writing {
     async fn new_upstream(
         &mut self,
-        order: pb::CreateUpstreamRequest,
+        message: pb::CreateUpstreamRequest,
         secret: &str,
     ) -> Result<cmd::Upstream, Status> {
         for (field, address) in [
-            ("issuer", &order.issuer),
-            ("authorization_endpoint", &order.authorization_endpoint),
-            ("token_endpoint", &order.token_endpoint),
-            ("userinfo_endpoint", &order.userinfo_endpoint),
+            ("issuer", &message.issuer),
+            ("authorization_endpoint", &message.authorization_endpoint),
+            ("token_endpoint", &message.token_endpoint),
+            ("userinfo_endpoint", &message.userinfo_endpoint),
         ] {
             check_address(field, address)?;
         }
-        let sealed_secret = self.seal(&order.name, secret)?;
-        let scopes = if order.scopes.is_empty() && !order.issuer.is_empty() {
+        let sealed_secret = self.seal(&message.name, secret)?;
+        let scopes = if message.scopes.is_empty() && !message.issuer.is_empty() {
             DEFAULT_SCOPES.map(str::to_owned).to_vec()
         } else {
-            order.scopes
+            message.scopes
         };
         Ok(cmd::Upstream {
-            display_name: match (order.display_name.as_str(), order.atmosphere) {
+            display_name: match (message.display_name.as_str(), message.atmosphere) {
                 ("", true) => "Atmosphere".into(),
-                ("", false) => order.name.clone(),
+                ("", false) => message.name.clone(),
                 (given, _) => given.to_owned(),
             },
-            name: order.name,
-            issuer: order.issuer,
-            authorization_endpoint: order.authorization_endpoint,
-            token_endpoint: order.token_endpoint,
-            userinfo_endpoint: order.userinfo_endpoint,
-            client_id: order.client_id,
+            name: message.name,
+            issuer: message.issuer,
+            authorization_endpoint: message.authorization_endpoint,
+            token_endpoint: message.token_endpoint,
+            userinfo_endpoint: message.userinfo_endpoint,
+            client_id: message.client_id,
             sealed_secret,
             scopes,
-            claims: order.claims.map(claims),
-            rule: Some(self.rule(order.rule.unwrap_or_default()).await?),
+            claims: message.claims.map(claims),
+            rule: Some(self.rule(message.rule.unwrap_or_default()).await?),
             disabled: false,
-            atmosphere: order.atmosphere,
+            atmosphere: message.atmosphere,
         })
     }
 
@@ -329,16 +329,16 @@ fn claims(claims: pb::UpstreamClaims) -> cmd::UpstreamClaims {
     }
 }
 
-fn shown(api: &Api, state: &State, name: &str) -> Result<pb::Upstream, Status> {
-    let found = state.upstream(name).map(|upstream| message(api, state, upstream));
+fn find_proto(api: &Api, state: &State, name: &str) -> Result<pb::Upstream, Status> {
+    let found = state.upstream(name).map(|upstream| to_proto(api, state, upstream));
     found.ok_or_else(|| errors::not_found("upstream", name))
 }
 
-fn message(api: &Api, state: &State, upstream: &Upstream) -> pb::Upstream {
-    let (issuer, endpoints) = match &upstream.place {
-        Place::Issuer(issuer) => (issuer.clone(), ["", "", ""]),
-        Place::Atmosphere => (String::new(), ["", "", ""]),
-        Place::Endpoints { authorization, token, userinfo } => {
+fn to_proto(api: &Api, state: &State, upstream: &Upstream) -> pb::Upstream {
+    let (issuer, endpoints) = match &upstream.location {
+        ProviderLocation::Issuer(issuer) => (issuer.clone(), ["", "", ""]),
+        ProviderLocation::Atmosphere => (String::new(), ["", "", ""]),
+        ProviderLocation::Endpoints { authorization, token, userinfo } => {
             (String::new(), [authorization.as_str(), token, userinfo])
         }
     };
@@ -383,7 +383,7 @@ fn message(api: &Api, state: &State, upstream: &Upstream) -> pb::Upstream {
 }
 
 /// The parts of Atmosphere's rule that other rules lack.
-fn listed(state: &State, listed: &Listed) -> pb::UpstreamRule {
+fn listed(state: &State, listed: &AllowList) -> pb::UpstreamRule {
     let name = |id: GroupId| state.group(id).map(|group| group.name.to_string());
     let (dids, handles): (Vec<_>, Vec<_>) =
         listed.who.iter().map(ToString::to_string).partition(|who| who.starts_with("did:"));

@@ -25,22 +25,22 @@ impl UserService for Api {
         mut request: Request<pb::CreateUserRequest>,
     ) -> Result<Response<pb::User>, Status> {
         let password = std::mem::take(&mut request.get_mut().password);
-        let (mut writing, order) = self.write(request, "CreateUser").await?;
+        let (mut writing, message) = self.write(request, "CreateUser").await?;
         let id = UserId::new(writing.id("user"));
-        let group_ids = writing.groups(&order.groups).await?;
+        let group_ids = writing.groups(&message.groups).await?;
         let password_phc = if password.is_empty() { String::new() } else { writing.hash(password).await? };
         let body = CreateUser {
             user_id: id.to_vec(),
-            username: order.username,
-            display_name: text::nfc(&order.display_name),
-            email: text::address(&order.email),
-            email_verified: order.email_verified,
-            attributes: Some(attributes(order.attributes)),
+            username: message.username,
+            display_name: text::nfc(&message.display_name),
+            email: text::address(&message.email),
+            email_verified: message.email_verified,
+            attributes: Some(attributes(message.attributes)),
             group_ids,
             password_phc,
         };
         let committed = writing.propose(Body::CreateUser(body)).await?;
-        let user = shown(&committed.state, id)?;
+        let user = find_proto(&committed.state, id)?;
         writing.reply(&committed, user)
     }
 
@@ -48,7 +48,7 @@ impl UserService for Api {
         let (reading, wanted) = self.read(request).await?;
         let id = names::user(&reading.state, &wanted.user);
         let id = id.ok_or_else(|| errors::not_found("user", &wanted.user))?;
-        reading.reply(shown(&reading.state, id)?)
+        reading.reply(find_proto(&reading.state, id)?)
     }
 
     async fn list_users(
@@ -59,7 +59,7 @@ impl UserService for Api {
         let listing = self.listing("users", wanted.page)?;
         let after = listing.after(|bytes| UserId::parse(bytes).ok())?;
         let rows =
-            reading.state.users_after(after).map(|user| (user.id.to_vec(), message(&reading.state, user)));
+            reading.state.users_after(after).map(|user| (user.id.to_vec(), to_proto(&reading.state, user)));
         let (users, next_page_token) = listing.page(rows);
         reading.reply(pb::ListUsersResponse { users, next_page_token })
     }
@@ -68,15 +68,15 @@ impl UserService for Api {
         &self,
         request: Request<pb::UpdateUserRequest>,
     ) -> Result<Response<pb::User>, Status> {
-        let (mut writing, order) = self.write(request, "UpdateUser").await?;
-        let id = writing.user(&order.user).await?;
+        let (mut writing, message) = self.write(request, "UpdateUser").await?;
+        let id = writing.user(&message.user).await?;
         let body = UpdateUser {
             user_id: id.to_vec(),
-            display_name: order.display_name.as_deref().map(text::nfc),
-            email: order.email.as_deref().map(text::address),
-            email_verified: order.email_verified,
-            disabled: order.disabled,
-            attributes: order.attributes.map(|map| attributes(map.entries)),
+            display_name: message.display_name.as_deref().map(text::nfc),
+            email: message.email.as_deref().map(text::address),
+            email_verified: message.email_verified,
+            disabled: message.disabled,
+            attributes: message.attributes.map(|map| attributes(map.entries)),
         };
         let (enables, disables) = (body.disabled == Some(false), body.disabled == Some(true));
         let mut committed = writing.propose(Body::UpdateUser(body)).await?;
@@ -84,7 +84,7 @@ impl UserService for Api {
             committed = writing.unlock(id).await?;
         }
         let not_told = if disables { writing.not_told(Whose::User(id)).await } else { Vec::new() };
-        let user = pb::User { not_told, ..shown(&committed.state, id)? };
+        let user = pb::User { not_told, ..find_proto(&committed.state, id)? };
         writing.reply(&committed, user)
     }
 
@@ -93,11 +93,11 @@ impl UserService for Api {
         mut request: Request<pb::SetPasswordRequest>,
     ) -> Result<Response<pb::SetPasswordResponse>, Status> {
         let password = std::mem::take(&mut request.get_mut().password);
-        let (mut writing, order) = self.write(request, "SetPassword").await?;
-        let id = writing.user(&order.user).await?;
+        let (mut writing, message) = self.write(request, "SetPassword").await?;
+        let id = writing.user(&message.user).await?;
         let password_phc = writing.hash(password).await?;
-        let (user_id, keep_sessions) = (id.to_vec(), order.keep_sessions);
-        let body = if order.keep_app_passwords {
+        let (user_id, keep_sessions) = (id.to_vec(), message.keep_sessions);
+        let body = if message.keep_app_passwords {
             Body::SetPassword(SetPassword { user_id, password_phc, keep_sessions })
         } else {
             Body::ResetPassword(ResetPassword { user_id, password_phc, keep_sessions })
@@ -114,8 +114,8 @@ impl UserService for Api {
         &self,
         request: Request<pb::DeleteUserRequest>,
     ) -> Result<Response<pb::DeleteUserResponse>, Status> {
-        let (mut writing, order) = self.write(request, "DeleteUser").await?;
-        let id = writing.user(&order.user).await?;
+        let (mut writing, message) = self.write(request, "DeleteUser").await?;
+        let id = writing.user(&message.user).await?;
         let committed = writing.propose(Body::DeleteUser(DeleteUser { user_id: id.to_vec() })).await?;
         let not_told = writing.not_told(Whose::User(id)).await;
         writing.reply(&committed, pb::DeleteUserResponse { not_told })
@@ -125,8 +125,8 @@ impl UserService for Api {
         &self,
         request: Request<pb::UnlockUserRequest>,
     ) -> Result<Response<pb::UnlockUserResponse>, Status> {
-        let (mut writing, order) = self.write(request, "UnlockUser").await?;
-        let id = writing.user(&order.user).await?;
+        let (mut writing, message) = self.write(request, "UnlockUser").await?;
+        let id = writing.user(&message.user).await?;
         writing.can_unlock()?;
         let committed = writing.unlock(id).await?;
         writing.reply(&committed, pb::UnlockUserResponse {})
@@ -136,12 +136,12 @@ impl UserService for Api {
         &self,
         request: Request<pb::RenameUserRequest>,
     ) -> Result<Response<pb::User>, Status> {
-        let (mut writing, order) = self.write(request, "RenameUser").await?;
-        let id = writing.user(&order.user).await?;
+        let (mut writing, message) = self.write(request, "RenameUser").await?;
+        let id = writing.user(&message.user).await?;
         writing.can_rename()?;
-        let body = RenameUser { user_id: id.to_vec(), username: order.username, force: order.force };
+        let body = RenameUser { user_id: id.to_vec(), username: message.username, force: message.force };
         let committed = writing.propose(Body::RenameUser(body)).await?;
-        let user = shown(&committed.state, id)?;
+        let user = find_proto(&committed.state, id)?;
         writing.reply(&committed, user)
     }
 }
@@ -149,8 +149,8 @@ impl UserService for Api {
 impl Writing {
     /// Ends a lock-out, so that an operator who rescues an account lets its owner in at once.
     async fn unlock(&self, user: UserId) -> Result<CommittedWrite, Status> {
-        let order = UnlockUser { user_id: user.to_vec() };
-        self.propose_then("unlock".into(), Body::UnlockUser(order)).await
+        let command = UnlockUser { user_id: user.to_vec() };
+        self.propose_then("unlock".into(), Body::UnlockUser(command)).await
     }
 
     /// The PHC string of a new password. The salt is derived from the write, so that a retry makes an equal command.
@@ -169,11 +169,11 @@ fn attributes(map: std::collections::BTreeMap<String, String>) -> Attributes {
     Attributes { entries: map.into_iter().map(normal).collect() }
 }
 
-fn shown(state: &State, id: UserId) -> Result<pb::User, Status> {
-    state.user(id).map(|user| message(state, user)).ok_or_else(|| errors::not_found("user", &id.to_string()))
+fn find_proto(state: &State, id: UserId) -> Result<pb::User, Status> {
+    state.user(id).map(|user| to_proto(state, user)).ok_or_else(|| errors::not_found("user", &id.to_string()))
 }
 
-fn message(state: &State, user: &User) -> pb::User {
+fn to_proto(state: &State, user: &User) -> pb::User {
     pb::User {
         id: user.id.to_string(),
         username: user.username.to_string(),

@@ -41,7 +41,7 @@ pub struct AuthorizationRequest {
     pub claims: RequestedClaims,
     /// The pushed request behind this one, if any; issuing the code spends it.
     #[serde(default)]
-    pub pushed: Option<Pushed>,
+    pub pushed: Option<PushedReference>,
     /// True if an essential `acr` was requested that only a password satisfies.
     #[serde(default)]
     pub needs_password: bool,
@@ -83,7 +83,7 @@ impl RequestedClaims {
 /// A pushed request, and the time until which its use must be remembered. By then every login that began with it has
 /// expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pushed {
+pub struct PushedReference {
     pub id: [u8; 16],
     pub until_ms: u64,
 }
@@ -170,26 +170,26 @@ pub struct WayBack<'a> {
 
 /// A response to a client, sent through the browser.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct ClientResponse {
     pub redirect_uri: String,
     pub mode: ResponseMode,
     pub parameters: Vec<(&'static str, String)>,
 }
 
 impl WayBack<'_> {
-    pub fn with_code(&self, code: &str) -> Answer {
+    pub fn with_code(&self, code: &str) -> ClientResponse {
         self.with(&[("code", code)], true)
     }
 
-    pub fn with_error(&self, error: AuthorizationError, description: &str) -> Answer {
+    pub fn with_error(&self, error: AuthorizationError, description: &str) -> ClientResponse {
         self.with(&[("error", error.code()), ("error_description", description)], !self.omits_error_issuer)
     }
 
-    fn with(&self, parameters: &[(&'static str, &str)], names_issuer: bool) -> Answer {
+    fn with(&self, parameters: &[(&'static str, &str)], names_issuer: bool) -> ClientResponse {
         let state = self.state.map(|state| ("state", state));
         let issuer = names_issuer.then_some(("iss", self.issuer));
         let all = parameters.iter().copied().chain(state).chain(issuer);
-        Answer {
+        ClientResponse {
             redirect_uri: self.redirect_uri.to_owned(),
             mode: self.mode,
             parameters: all.map(|(name, value)| (name, value.to_owned())).collect(),
@@ -197,11 +197,11 @@ impl WayBack<'_> {
     }
 }
 
-impl Answer {
+impl ClientResponse {
     /// Marks the HTTP response that carries this answer, if it is an error. The denial log line then names the code and
     /// the description.
     #[must_use]
-    pub fn told<B>(&self, response: Response<B>) -> Response<B> {
+    pub fn mark_denial<B>(&self, response: Response<B>) -> Response<B> {
         let value =
             |name| self.parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str());
         let error = AuthorizationError::ALL.iter().find(|known| Some(known.code()) == value("error"));

@@ -11,7 +11,7 @@ use conclave_policy::{ClaimValue, Expression};
 use conclave_state::{State, client::Client, user::User};
 use serde_json::{Map, Value};
 
-use super::policy::{Circumstances, person};
+use super::policy::{Circumstances, user_facts};
 
 /// Maximum number of compiled expressions in memory. The meaning of a text never changes, so any entry may be dropped.
 const MAX_KEPT: usize = 256;
@@ -55,7 +55,7 @@ impl ClaimExpressions {
         let rules = client.tokens.claims.iter();
         for rule in rules.filter(|rule| rule.scope.is_empty() || scopes.contains(&rule.scope)) {
             let Some(expression) = self.compiled(&rule.expression) else { continue };
-            let known = person(about.state, about.user);
+            let known = user_facts(about.state, about.user);
             let circumstances = Circumstances { sign_in: Some(about.sign_in), ..Circumstances::default() };
             match expression.claim_value(&circumstances.facts_without_request(&known, about.now_ms)) {
                 Ok(value) => drop(claims.entry(&*rule.name).or_insert_with(|| json(value))),

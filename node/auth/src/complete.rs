@@ -20,23 +20,23 @@ use conclave_crypto::{handle::HandleKind, mac};
 use super::{
     Auth, AuthError,
     authorization::{AuthorizationRequest, PASSWORD_METHOD},
-    derive::Derivation,
     password::Proof,
     policy::Circumstances,
     session::{ShownSession, SignedIn},
-    ticket::{Target, Ticket},
+    ticket::{LoginTarget, Ticket},
+    write_key::WriteKey,
 };
 
 /// The user agent and address of a browser, for the list of sessions.
 #[derive(Clone, Debug, Default)]
-pub struct Origin {
+pub struct LoginOrigin {
     pub user_agent: String,
     pub address: String,
 }
 
 /// A completed login.
 #[derive(Debug)]
-pub struct Completed {
+pub struct CompletedLogin {
     /// The session's new cookie. `None` if the session got another cookie meanwhile: then this is the reply to a late
     /// retry, and the browser already has the newer cookie.
     pub cookie: Option<String>,
@@ -77,32 +77,32 @@ impl Auth {
         &self,
         ticket: &Ticket,
         proof: &Proof,
-        derivation: &Derivation,
+        write_key: &WriteKey,
         shown: Option<ShownSession>,
-        origin: Origin,
-    ) -> Result<Completed, AuthError> {
-        let mut order = self.session_order(ticket, proof.user.id, derivation, origin);
-        order.amr = vec![PASSWORD_METHOD.into()];
-        order.credential_version = proof.credential_version;
-        order.cleared_count_ids = proof.counts.iter().map(|id| id.to_vec()).collect();
-        order.code = self.code_with_login(&ticket.target, &order, &proof.state, &proof.user, derivation);
-        let body = in_browser(&proof.state, shown, SignIn::Start(order));
-        let committed = self.cluster().propose(derivation.request(), body).await?;
-        self.completed(&committed, derivation)
+        origin: LoginOrigin,
+    ) -> Result<CompletedLogin, AuthError> {
+        let mut command = self.session_command(ticket, proof.user.id, write_key, origin);
+        command.amr = vec![PASSWORD_METHOD.into()];
+        command.credential_version = proof.credential_version;
+        command.cleared_count_ids = proof.counts.iter().map(|id| id.to_vec()).collect();
+        command.code = self.code_with_login(&ticket.target, &command, &proof.state, &proof.user, write_key);
+        let body = in_browser(&proof.state, shown, SignIn::Start(command));
+        let committed = self.cluster().propose(write_key.request(), body).await?;
+        self.completed(&committed, write_key)
     }
 
     /// The command that opens a session for this user, whatever the method of authentication.
-    pub(super) fn session_order(
+    pub(super) fn session_command(
         &self,
         ticket: &Ticket,
         user: UserId,
-        derivation: &Derivation,
-        origin: Origin,
+        write_key: &WriteKey,
+        origin: LoginOrigin,
     ) -> StartSession {
         StartSession {
-            session_id: derivation.id("session").to_vec(),
+            session_id: write_key.id("session").to_vec(),
             user_id: user.to_vec(),
-            secret_hash: mac::sha256(derivation.secret("session").expose()).to_vec(),
+            secret_hash: mac::sha256(write_key.secret("session").expose()).to_vec(),
             ticket_id: ticket.id.to_vec(),
             ticket_expires_at_ms: ticket.expires_at_ms,
             ttl_ms: millis(self.settings().login.session_ttl),
@@ -116,9 +116,9 @@ impl Auth {
     pub(super) fn completed(
         &self,
         committed: &CommittedWrite,
-        derivation: &Derivation,
-    ) -> Result<Completed, AuthError> {
-        let secret = derivation.secret("session");
+        write_key: &WriteKey,
+    ) -> Result<CompletedLogin, AuthError> {
+        let secret = write_key.secret("session");
         let ReplyBody::SessionStarted(started) = &committed.body else {
             return Err(unexpected(&committed.body));
         };
@@ -135,9 +135,9 @@ impl Auth {
         let signed_in = SignedIn { session: session.clone(), user: user.clone(), state: state.clone() };
         let is_current = session.secret_hash.matches(&SecretHash::new(mac::sha256(secret.expose())));
         let code = is_redeemable(state, &started.grant_id, session, now);
-        let code = code.then(|| self.code_text(derivation, started.index));
+        let code = code.then(|| self.code_text(write_key, started.index));
         let cookie = is_current.then(|| self.session_cookie(session_id, secret, started.index));
-        Ok(Completed { cookie, signed_in, code })
+        Ok(CompletedLogin { cookie, signed_in, code })
     }
 
     /// Issues a code to the client of `request` for a signed-in user. Spends the consent ticket, if there is one.
@@ -150,28 +150,28 @@ impl Auth {
         signed_in: &SignedIn,
         around: &Circumstances<'_>,
         consent: Option<&Ticket>,
-        derivation: &Derivation,
+        write_key: &WriteKey,
     ) -> Result<String, AuthError> {
-        let mut order = self.code_order(request, derivation);
+        let mut command = self.code_command(request, write_key);
         let client = signed_in.state.client(&request.client_id);
-        order.policy_version =
+        command.policy_version =
             client.map_or(0, |client| self.admitted_by(&signed_in.state, client, &signed_in.user, around));
-        order.session_id = signed_in.session.id.to_vec();
+        command.session_id = signed_in.session.id.to_vec();
         if let Some(ticket) = consent {
-            order.ticket_id = ticket.id.to_vec();
-            order.ticket_expires_at_ms = ticket.expires_at_ms;
-            order.remember_consent = client.is_some_and(|client| client.consent == ConsentMode::Once);
+            command.ticket_id = ticket.id.to_vec();
+            command.ticket_expires_at_ms = ticket.expires_at_ms;
+            command.remember_consent = client.is_some_and(|client| client.consent == ConsentMode::Once);
         }
-        let committed = self.cluster().propose(derivation.request(), Body::IssueCode(order.clone())).await?;
+        let committed = self.cluster().propose(write_key.request(), Body::IssueCode(command.clone())).await?;
         let ReplyBody::CodeIssued(issued) = &committed.body else { return Err(unexpected(&committed.body)) };
         let now = self.now(&committed.state);
         if is_redeemable(&committed.state, &issued.grant_id, &signed_in.session, now) {
-            return Ok(self.code_text(derivation, issued.index));
+            return Ok(self.code_text(write_key, issued.index));
         }
         // This step was done before and its code was redeemed, so the repetition gets a new code.
-        let again = Derivation::fresh(&self.deriving_keys().request, &*self.runtime().entropy);
-        let order = IssueCode { ticket_id: Vec::new(), ..named_by(order, &again) };
-        let committed = self.cluster().propose(again.request(), Body::IssueCode(order)).await?;
+        let again = WriteKey::fresh(&self.deriving_keys().request, &*self.runtime().entropy);
+        let command = IssueCode { ticket_id: Vec::new(), ..named_by(command, &again) };
+        let committed = self.cluster().propose(again.request(), Body::IssueCode(command)).await?;
         match &committed.body {
             ReplyBody::CodeIssued(issued) => Ok(self.code_text(&again, issued.index)),
             other => Err(unexpected(other)),
@@ -180,13 +180,13 @@ impl Auth {
 
     pub(super) fn code_with_login(
         &self,
-        target: &Target,
+        target: &LoginTarget,
         session: &StartSession,
         state: &State,
         user: &Arc<User>,
-        derivation: &Derivation,
+        write_key: &WriteKey,
     ) -> Option<IssueCode> {
-        let Target::Authorize(request) = target else { return None };
+        let LoginTarget::Authorize(request) = target else { return None };
         let client = state.client(&request.client_id)?;
         // The session that this write will open.
         let around = Circumstances {
@@ -202,12 +202,12 @@ impl Auth {
             && self.client_admits(state, client, user, &around);
         at_once.then(|| IssueCode {
             policy_version: self.admitted_by(state, client, user, &around),
-            ..self.code_order(request, derivation)
+            ..self.code_command(request, write_key)
         })
     }
 
-    fn code_order(&self, request: &AuthorizationRequest, derivation: &Derivation) -> IssueCode {
-        let order = IssueCode {
+    fn code_command(&self, request: &AuthorizationRequest, write_key: &WriteKey) -> IssueCode {
+        let command = IssueCode {
             client_id: request.client_id.clone(),
             redirect_uri: request.redirect_uri.clone(),
             scopes: request.scopes.clone(),
@@ -222,11 +222,11 @@ impl Auth {
             dpop_jkt: request.dpop_jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
             ..IssueCode::default()
         };
-        named_by(order, derivation)
+        named_by(command, write_key)
     }
 
-    fn code_text(&self, derivation: &Derivation, index: u64) -> String {
-        self.issue(HandleKind::Code, derivation.id("grant"), derivation.secret("code"), 0, index)
+    fn code_text(&self, write_key: &WriteKey, index: u64) -> String {
+        self.issue(HandleKind::Code, write_key.id("grant"), write_key.secret("code"), 0, index)
     }
 }
 
@@ -243,9 +243,9 @@ pub(super) fn in_browser(state: &State, shown: Option<ShownSession>, mut sign_in
             shown_secret_hash: shown.secret_hash.bytes().to_vec(),
             sign_in: Some(sign_in),
         }),
-        (None, SignIn::Start(order)) => Body::StartSession(order),
-        (None, SignIn::Upstream(order)) => Body::SignInUpstream(order),
-        (None, SignIn::ByHandle(order)) => Body::SignInByHandle(order),
+        (None, SignIn::Start(command)) => Body::StartSession(command),
+        (None, SignIn::Upstream(command)) => Body::SignInUpstream(command),
+        (None, SignIn::ByHandle(command)) => Body::SignInByHandle(command),
     }
 }
 
@@ -258,20 +258,20 @@ fn replace(state: &State, shown: ShownSession, sign_in: &mut SignIn) {
     };
     let start = match sign_in {
         SignIn::Start(start) => Some(start),
-        SignIn::Upstream(order) => order.session.as_mut(),
-        SignIn::ByHandle(order) => order.sign_in.as_mut().and_then(|order| order.session.as_mut()),
+        SignIn::Upstream(command) => command.session.as_mut(),
+        SignIn::ByHandle(command) => command.sign_in.as_mut().and_then(|command| command.session.as_mut()),
     };
     if let Some(start) = start {
         start.replaces_session_id = session.id.to_vec();
     }
 }
 
-/// The command for a code whose id and secret come from this derivation.
-fn named_by(order: IssueCode, derivation: &Derivation) -> IssueCode {
+/// The command for a code whose id and secret come from this write key.
+fn named_by(command: IssueCode, write_key: &WriteKey) -> IssueCode {
     IssueCode {
-        grant_id: GrantId::new(derivation.id("grant")).to_vec(),
-        secret_hash: mac::sha256(derivation.secret("code").expose()).to_vec(),
-        ..order
+        grant_id: GrantId::new(write_key.id("grant")).to_vec(),
+        secret_hash: mac::sha256(write_key.secret("code").expose()).to_vec(),
+        ..command
     }
 }
 

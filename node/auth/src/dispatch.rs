@@ -8,14 +8,14 @@ use crate::authorization::error_of;
 
 use super::{
     Auth, AuthError,
-    authorization::{Answer, AuthorizationError, AuthorizationRequest},
-    bounce::AppRedirect,
+    authorization::{AuthorizationError, AuthorizationRequest, ClientResponse},
     client_name::shown_name,
     complete::consent_stands,
-    derive::Derivation,
-    policy::{Asked, Circumstances},
+    policy::{AppRequest, Circumstances},
+    redirect_loop::AppRedirect,
     session::{ShownSession, SignedIn},
-    ticket::{AppUrl, Note, Step, Target, Ticket},
+    ticket::{AppUrl, LoginStep, LoginTarget, Note, Ticket},
+    write_key::WriteKey,
 };
 
 /// The page to show to the browser, or the address to redirect it to.
@@ -30,16 +30,16 @@ pub enum Next {
     /// A redirect to this page of an application, through the location `by`.
     Open { url: AppUrl, by: String, redirect: AppRedirect },
     /// A response to the client.
-    Answer(Answer),
+    Answer(ClientResponse),
     /// The user may not open it; a page explains this.
-    Forbidden { what: String, username: String, decision: Option<String>, target: Box<Target> },
+    Forbidden { what: String, username: String, decision: Option<String>, target: Box<LoginTarget> },
     /// The requested client, application or request no longer exists.
-    Gone(Gone),
+    Gone(MissingObject),
 }
 
 /// The thing that no longer exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Gone {
+pub enum MissingObject {
     Client,
     Application,
     /// A pushed request that has expired or already became a code. No sign-in and no consent can turn it into another
@@ -84,23 +84,23 @@ impl Auth {
     /// [`AuthError`] when the cluster cannot accept the write that the decision needs.
     pub async fn next(
         &self,
-        target: &Target,
+        target: &LoginTarget,
         visitor: &Visitor,
-        derivation: &Derivation,
+        write_key: &WriteKey,
     ) -> Result<Next, AuthError> {
         match target {
-            Target::Authorize(request) => self.next_for_client(request, visitor, derivation).await,
-            Target::Open { url, binding } => self.next_for_application(url, *binding, target, visitor),
+            LoginTarget::Authorize(request) => self.next_for_client(request, visitor, write_key).await,
+            LoginTarget::Open { url, binding } => self.next_for_application(url, *binding, target, visitor),
             // The link to it may be old and from any browser, so the address is checked when a browser is sent there.
-            Target::Leave { uri } => Ok(match self.still_stands(target).await? {
+            LoginTarget::Leave { uri } => Ok(match self.still_stands(target).await? {
                 Some(gone) => Next::Gone(gone),
                 None => Next::Redirect(uri.clone()),
             }),
-            Target::Device { user_code } => Ok(match &visitor.signed_in {
+            LoginTarget::Device { user_code } => Ok(match &visitor.signed_in {
                 Some(_) => Next::Redirect(device_page(user_code)),
                 None => self.login(target, visitor, false),
             }),
-            Target::Home => Ok(match &visitor.signed_in {
+            LoginTarget::Home => Ok(match &visitor.signed_in {
                 Some(_) => Next::Redirect("/".into()),
                 None => self.login(target, visitor, false),
             }),
@@ -111,9 +111,9 @@ impl Auth {
         &self,
         request: &AuthorizationRequest,
         visitor: &Visitor,
-        derivation: &Derivation,
+        write_key: &WriteKey,
     ) -> Result<Next, AuthError> {
-        let target = || Target::Authorize(Box::new(request.clone()));
+        let target = || LoginTarget::Authorize(Box::new(request.clone()));
         let back = |error, why: &str| Next::Answer(self.way_back(request).with_error(error, why));
         let Some(signed_in) =
             visitor.signed_in.as_ref().filter(|s| self.is_recent_enough(request, s, visitor))
@@ -125,7 +125,7 @@ impl Auth {
         };
         let Some(client) = signed_in.state.client(&request.client_id).filter(|client| !client.disabled)
         else {
-            return Ok(Next::Gone(Gone::Client));
+            return Ok(Next::Gone(MissingObject::Client));
         };
         if !self.is_wanted(request, client, &signed_in.user) {
             return Ok(back(
@@ -172,8 +172,8 @@ impl Auth {
             return Ok(consent_page());
         }
         // Uses its own request id: the login in this request may already have written under the other one.
-        let derivation = derivation.then("code");
-        match self.issue_code(request, signed_in, &around, visitor.consented.as_ref(), &derivation).await {
+        let write_key = write_key.then("code");
+        match self.issue_code(request, signed_in, &around, visitor.consented.as_ref(), &write_key).await {
             Ok(code) => Ok(Next::Answer(self.way_back(request).with_code(&code))),
             // The consent page was answered before and its result is no longer stored. Or the pushed request has
             // expired; then another consent page would not help either.
@@ -211,19 +211,19 @@ impl Auth {
         &self,
         url: &AppUrl,
         binding: Option<[u8; 32]>,
-        target: &Target,
+        target: &LoginTarget,
         visitor: &Visitor,
     ) -> Result<Next, AuthError> {
         let Some(signed_in) = &visitor.signed_in else { return Ok(self.login(target, visitor, false)) };
         let Some(application) = signed_in.state.application_by_host(&url.host()) else {
-            return Ok(Next::Gone(Gone::Application));
+            return Ok(Next::Gone(MissingObject::Application));
         };
         if !self.is_true_origin(url, application) {
-            return Ok(Next::Gone(Gone::Application));
+            return Ok(Next::Gone(MissingObject::Application));
         }
         let (host, method) = (url.host(), Some("GET"));
         let around = Circumstances {
-            request: Some(Asked { method, host: &host, target: &url.path }),
+            request: Some(AppRequest { method, host: &host, target: &url.path }),
             ..Circumstances::of_session(&signed_in.session, visitor.address)
         };
         let judgement = self.judge(&signed_in.state, application, &signed_in.user, &around);
@@ -235,11 +235,13 @@ impl Auth {
         if self.shares_session_cookie(&url.host()) {
             return Ok(Next::Open { url: url.clone(), by: url.to_string(), redirect });
         }
-        self.hand_over(url, binding, signed_in).map(|by| Next::Open { url: url.clone(), by, redirect })
+        self.app_sso_url(url, binding, signed_in).map(|by| Next::Open { url: url.clone(), by, redirect })
     }
 
-    fn login(&self, target: &Target, visitor: &Visitor, fresh: bool) -> Next {
-        Next::Login { ticket: self.ticket(Step::Login { fresh }, target.clone(), visitor.browser.as_deref()) }
+    fn login(&self, target: &LoginTarget, visitor: &Visitor, fresh: bool) -> Next {
+        Next::Login {
+            ticket: self.ticket(LoginStep::Login { fresh }, target.clone(), visitor.browser.as_deref()),
+        }
     }
 
     pub fn way_back<'a>(&'a self, request: &'a AuthorizationRequest) -> super::authorization::WayBack<'a> {
@@ -264,7 +266,7 @@ pub fn device_page(user_code: &str) -> String {
     format!("/device?{query}")
 }
 
-fn forbidden(what: &str, signed_in: &SignedIn, decision: Option<String>, target: Target) -> Next {
+fn forbidden(what: &str, signed_in: &SignedIn, decision: Option<String>, target: LoginTarget) -> Next {
     let (username, target) = (signed_in.user.username.to_string(), Box::new(target));
     Next::Forbidden { what: what.to_owned(), username, decision, target }
 }
@@ -274,6 +276,6 @@ fn is_of_ticket(reason: Reason) -> bool {
 }
 
 /// The consent step. The session is part of the ticket, so only the user who saw the page can answer it.
-fn consent_of(signed_in: &SignedIn) -> Step {
-    Step::Consent { session: *signed_in.session.id.bytes() }
+fn consent_of(signed_in: &SignedIn) -> LoginStep {
+    LoginStep::Consent { session: *signed_in.session.id.bytes() }
 }

@@ -19,7 +19,7 @@ use conclave_crypto::{
     jwt::{JwtError, JwtSigningKey, VerifyingKey},
 };
 
-use super::{Auth, AuthError, derive::Derivation};
+use super::{Auth, AuthError, write_key::WriteKey};
 
 /// The algorithms for which every cluster has a key. A PS256 key is made when a client first needs one: RSA keys are
 /// slow to make, and few clients need it.
@@ -228,7 +228,7 @@ impl Auth {
             .sealer
             .seal(&purpose(key.kid()), &pkcs8, &*self.runtime().entropy)
             .map_err(|e| cannot_be_made(&e))?;
-        let order = AddSigningKey {
+        let command = AddSigningKey {
             kid: key.kid().to_owned(),
             algorithm: algorithm.into(),
             public_jwk: serde_json::to_vec(&key.public_jwk()).map_err(|e| cannot_be_made(&e))?,
@@ -236,8 +236,8 @@ impl Auth {
             only_if_absent: !next,
             next,
         };
-        let derivation = Derivation::fresh(&self.deriving_keys().request, &*self.runtime().entropy);
-        self.cluster().propose(derivation.request(), Body::AddSigningKey(order)).await?;
+        let write_key = WriteKey::fresh(&self.deriving_keys().request, &*self.runtime().entropy);
+        self.cluster().propose(write_key.request(), Body::AddSigningKey(command)).await?;
         Ok(())
     }
 }

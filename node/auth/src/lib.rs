@@ -8,51 +8,51 @@
 //! | `authorization` | a validated OAuth authorization request, and the responses to its client |
 //! | `dispatch` | the next step: password, consent or the response |
 //! | `complete` | the one write that ends a login |
-//! | `password`, `throttle`, `device` | the password step, and the counts of attempts |
-//! | `handover` | from a session here to a cookie on an application's host |
+//! | `password`, `throttle`, `trusted_browser` | the password step, and the counts of attempts |
+//! | `app_sso` | from a session here to a cookie on an application's host |
 //! | `user_code` | the code that a user types for a device |
-//! | `derive` | ids and secrets from the request id, so that a retry elsewhere makes the same ones |
+//! | `write_key` | ids and secrets from the request id, so that a retry elsewhere makes the same ones |
 //! | `keys` | the cluster's signing keys, opened |
 //! | `rotation` | the rotation of signing keys |
 //! | `operator` | the bearer text made from the cluster secret |
-//! | `seen` | the consistency token of an API caller |
+//! | `consistency_token` | the consistency token of an API caller |
 //! | `subject` | the subject identifier of a user for a client |
-//! | `program` | machine clients at the check: app passwords and access tokens |
-//! | `bounce` | the guard against redirect loops between the check and the sign-in |
+//! | `machine_client` | machine clients at the check: app passwords and access tokens |
+//! | `redirect_loop` | the guard against redirect loops between the check and the sign-in |
 //! | `upstream/` | sign-in through an upstream provider |
 //! | `policy/` | decides if this user may open this application now |
 //! | `redirect_uri` | the one parser of addresses that users are redirected to |
 //!
 //! An unauthenticated visitor costs no write: the attempt is kept in the ticket. A login is one write (design.md §7).
 
+pub mod app_sso;
 pub mod authorization;
-pub mod bounce;
 pub mod claims;
 pub mod client_name;
 pub mod complete;
-pub mod derive;
-pub mod device;
+pub mod consistency_token;
 pub mod dispatch;
-pub mod handover;
 pub mod keys;
+pub mod machine_client;
 pub mod notices;
 pub mod operator;
 pub mod password;
 pub mod picture;
 pub mod policy;
-pub mod program;
 mod recheck;
 pub mod recovery;
+pub mod redirect_loop;
 pub mod redirect_uri;
 pub mod rotation;
 pub mod secrets;
-pub mod seen;
 pub mod session;
 pub mod subject;
 pub mod throttle;
 pub mod ticket;
+pub mod trusted_browser;
 pub mod upstream;
 pub mod user_code;
+pub mod write_key;
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use std::{
 use conclave_state::{
     State,
     ids::{SessionId, UserId},
-    outbox::Effect,
+    outbox::OutboxEffect,
 };
 
 /// The attempts to deliver one notice.
@@ -64,7 +64,7 @@ pub fn not_told(state: &State, whose: Whose, most: usize) -> Vec<String> {
         .outbox()
         .take(most)
         .filter_map(|item| {
-            let Effect::BackChannelLogout { client, session, user } = &item.effect;
+            let OutboxEffect::BackChannelLogout { client, session, user } = &item.effect;
             let is_of_it = match whose {
                 Whose::Session(wanted) => *session == wanted,
                 Whose::User(wanted) => *user == wanted,

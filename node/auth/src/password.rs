@@ -19,10 +19,10 @@ const MAX_SESSIONS_LOOKED_AT: usize = 64;
 
 use super::{
     Auth, AuthError,
-    derive::Derivation,
-    device::Device,
     session::SignedIn,
-    throttle::{Admission, Count},
+    throttle::{Admission, AttemptCount},
+    trusted_browser::TrustedBrowser,
+    write_key::WriteKey,
 };
 
 /// Proof that a user presented the right password, with its version.
@@ -38,7 +38,7 @@ pub struct Proof {
 
 /// The reason why there is no proof.
 #[derive(Debug, thiserror::Error)]
-pub enum Unproved {
+pub enum PasswordRejection {
     /// Wrong username or password; deliberately not distinguished.
     #[error("the username or password is wrong")]
     Wrong,
@@ -82,27 +82,27 @@ impl Auth {
     /// address `address`, in a browser that may have signed in to this account before.
     ///
     /// # Errors
-    /// [`Unproved`].
+    /// [`PasswordRejection`].
     pub async fn prove_password(
         &self,
         username: &str,
         password: String,
         address: IpAddr,
-        device: &Device,
-    ) -> Result<Proof, Unproved> {
+        trusted_browser: &TrustedBrowser,
+    ) -> Result<Proof, PasswordRejection> {
         if let Admission::Refused { retry_in } = self.inner.throttles.address(address) {
-            return Err(Unproved::TooMany { retry_in });
+            return Err(PasswordRejection::TooMany { retry_in });
         }
         let candidate = Candidate::of(self.cluster().view(), username);
-        let counted = self.admit_attempt(&candidate, username, address, device).await?;
+        let counted = self.admit_attempt(&candidate, username, address, trusted_browser).await?;
         let (verdict, candidate) = self.verify(candidate, username, password).await?;
         let Some(user) = candidate.user.filter(|_| matches!(verdict, PasswordCheck::Match { .. })) else {
-            return Err(Unproved::Wrong);
+            return Err(PasswordRejection::Wrong);
         };
         self.inner.throttles.address_succeeded(address);
         counted.iter().for_each(|count| self.inner.throttles.succeeded(*count));
         if user.disabled {
-            return Err(Unproved::Disabled);
+            return Err(PasswordRejection::Disabled);
         }
         let state = self.cluster().view();
         let now = self.now(&state);
@@ -118,9 +118,9 @@ impl Auth {
         candidate: &Candidate,
         username: &str,
         address: IpAddr,
-        device: &Device,
-    ) -> Result<Vec<Count>, Unproved> {
-        let counts = self.counts(candidate, username, address, device);
+        trusted_browser: &TrustedBrowser,
+    ) -> Result<Vec<AttemptCount>, PasswordRejection> {
+        let counts = self.counts(candidate, username, address, trusted_browser);
         // One after the other: an attempt that the first count refuses is not added to the second. So one address
         // cannot use up the common limit.
         for count in &counts {
@@ -135,7 +135,13 @@ impl Auth {
     /// The username and the e-mail address of a user have separate counts at one browser or one network address, as two
     /// users would. With a common count, an attacker who used up the username's limit could see which e-mail address is
     /// refused too, and so belongs to that user.
-    fn counts(&self, candidate: &Candidate, username: &str, address: IpAddr, device: &Device) -> Vec<Count> {
+    fn counts(
+        &self,
+        candidate: &Candidate,
+        username: &str,
+        address: IpAddr,
+        trusted_browser: &TrustedBrowser,
+    ) -> Vec<AttemptCount> {
         let now = self.now(&candidate.state);
         let account = candidate.user.as_ref().map_or_else(|| self.nobody(username), |user| user.id);
         // A new password, or an unlock, starts new counts for browsers and addresses. The rules clear the count of
@@ -148,9 +154,10 @@ impl Auth {
             let hash = mac::hmac_sha256(key, &[b"attempts", kind, account.bytes(), &since, name, what]);
             let mut id = [0; 16];
             id.iter_mut().zip(hash).for_each(|(to, from)| *to = from);
-            Count::One(UserId::new(id))
+            AttemptCount::One(UserId::new(id))
         };
-        let known = self.cluster_keys().all().find_map(|keys| device.count_of(&keys.device, account, now));
+        let known =
+            self.cluster_keys().all().find_map(|keys| trusted_browser.count_of(&keys.device, account, now));
         if let Some(browser) = known {
             return vec![one(b"browser", browser.bytes())];
         }
@@ -162,14 +169,14 @@ impl Auth {
             .user
             .as_ref()
             .is_some_and(|user| candidate.state.sessions_of(user.id).take(MAX_SESSIONS_LOOKED_AT).any(is_at));
-        if is_known { vec![at_address] } else { vec![at_address, Count::Strangers(account)] }
+        if is_known { vec![at_address] } else { vec![at_address, AttemptCount::Strangers(account)] }
     }
 
-    async fn admit(&self, state: &State, count: Count) -> Result<(), Unproved> {
+    async fn admit(&self, state: &State, count: AttemptCount) -> Result<(), PasswordRejection> {
         let counted = state.throttle(count.id(), self.now(state));
         match self.inner.throttles.count(count, self.cluster().member_count(), counted.is_some()) {
             Admission::Free => Ok(()),
-            Admission::Refused { retry_in } => Err(Unproved::TooMany { retry_in }),
+            Admission::Refused { retry_in } => Err(PasswordRejection::TooMany { retry_in }),
             Admission::Reserve { limit, window_ms } => match counted {
                 // No further attempt can be reserved before the window ends, so no command is proposed.
                 Some(counted) if counted.attempts >= limit => Err(self.too_many(counted.window_ends_at)),
@@ -178,30 +185,37 @@ impl Auth {
         }
     }
 
-    fn too_many(&self, ends: Stamp) -> Unproved {
+    fn too_many(&self, ends: Stamp) -> PasswordRejection {
         let retry_in = Duration::from_millis(ends.0.saturating_sub(self.runtime().clock.now_ms()));
-        Unproved::TooMany { retry_in }
+        PasswordRejection::TooMany { retry_in }
     }
 
     /// The marks of the browser after this sign-in. A retry of a lost response gives the same marks.
-    pub fn device_after(&self, device: &Device, signed_in: &SignedIn, derivation: &Derivation) -> Device {
+    pub fn trusted_browser_after(
+        &self,
+        trusted_browser: &TrustedBrowser,
+        signed_in: &SignedIn,
+        write_key: &WriteKey,
+    ) -> TrustedBrowser {
         let (keys, account) = (self.cluster_keys(), signed_in.user.id);
         let others = keys.accepted().iter();
-        let device = others.fold(device.clone(), |device, keys| device.without(&keys.device, account));
-        device.signed_in(
+        let trusted_browser = others.fold(trusted_browser.clone(), |trusted_browser, keys| {
+            trusted_browser.without(&keys.device, account)
+        });
+        trusted_browser.signed_in(
             &keys.device,
             signed_in.user.id,
-            derivation.id("device"),
+            write_key.id("device"),
             signed_in.session.auth_time,
         )
     }
 
-    async fn reserve(&self, account: UserId, limit: u32, window_ms: u64) -> Result<(), Unproved> {
-        let derivation = Derivation::fresh(&self.deriving_keys().request, &*self.runtime().entropy);
-        let order = ReserveAttempt { user_id: account.to_vec(), limit, window_ms };
+    async fn reserve(&self, account: UserId, limit: u32, window_ms: u64) -> Result<(), PasswordRejection> {
+        let write_key = WriteKey::fresh(&self.deriving_keys().request, &*self.runtime().entropy);
+        let command = ReserveAttempt { user_id: account.to_vec(), limit, window_ms };
         match self
             .cluster()
-            .propose(derivation.request(), Body::ReserveAttempt(order))
+            .propose(write_key.request(), Body::ReserveAttempt(command))
             .await
             .map_err(AuthError::from)
         {
@@ -230,8 +244,8 @@ impl Auth {
         candidate: Candidate,
         username: &str,
         password: String,
-    ) -> Result<(PasswordCheck, Candidate), Unproved> {
-        let typed = || PlaintextPassword::new(password.clone()).map_err(|_| Unproved::Wrong);
+    ) -> Result<(PasswordCheck, Candidate), PasswordRejection> {
+        let typed = || PlaintextPassword::new(password.clone()).map_err(|_| PasswordRejection::Wrong);
         let verdict = self.compare(typed()?, &candidate).await?;
         if verdict != PasswordCheck::Mismatch {
             return Ok((verdict, candidate));
@@ -249,10 +263,10 @@ impl Auth {
         &self,
         typed: PlaintextPassword,
         candidate: &Candidate,
-    ) -> Result<PasswordCheck, Unproved> {
+    ) -> Result<PasswordCheck, PasswordRejection> {
         self.passwords().verify(typed, candidate.phc.as_deref()).await.map_err(|error| match error {
             PasswordError::Busy => AuthError::Busy.into(),
-            PasswordError::TooLong => Unproved::Wrong,
+            PasswordError::TooLong => PasswordRejection::Wrong,
             other => AuthError::Internal(other.to_string()).into(),
         })
     }

@@ -8,9 +8,9 @@ use conclave_http::host::canonical_authority;
 
 use super::{
     Auth, AuthError,
-    authorization::{Pushed, origin_of},
-    dispatch::Gone,
-    ticket::{AppUrl, Mount, Target},
+    authorization::{PushedReference, origin_of},
+    dispatch::MissingObject,
+    ticket::{AppUrl, LoginTarget, Mount},
 };
 
 impl Auth {
@@ -19,27 +19,30 @@ impl Auth {
     ///
     /// # Errors
     /// Fails if this node cannot decide at the moment.
-    pub async fn still_stands(&self, target: &Target) -> Result<Option<Gone>, AuthError> {
+    pub async fn still_stands(&self, target: &LoginTarget) -> Result<Option<MissingObject>, AuthError> {
         let state = self.cluster().serving_view(0).await.map_err(|_| AuthError::Unavailable)?;
         Ok(match target {
-            Target::Authorize(request) => {
+            LoginTarget::Authorize(request) => {
                 let client = state.client(&request.client_id).filter(|client| !client.disabled);
                 let client = client.filter(|client| client.may_be_answered_at(&request.redirect_uri));
-                let Some(client) = client else { return Ok(Some(Gone::Client)) };
+                let Some(client) = client else { return Ok(Some(MissingObject::Client)) };
                 let is_over = request.pushed.is_some_and(|pushed| self.is_over(&state, pushed));
-                is_over.then(|| Gone::Pushed { start: start_of(&state, client, &request.redirect_uri) })
+                is_over
+                    .then(|| MissingObject::Pushed { start: start_of(&state, client, &request.redirect_uri) })
             }
-            Target::Open { url, .. } => (!self.is_of_application(&state, url)).then_some(Gone::Application),
-            Target::Leave { uri } => {
+            LoginTarget::Open { url, .. } => {
+                (!self.is_of_application(&state, url)).then_some(MissingObject::Application)
+            }
+            LoginTarget::Leave { uri } => {
                 let stands = page_at(uri).is_some_and(|url| self.is_of_application(&state, &url));
-                (!stands).then_some(Gone::Application)
+                (!stands).then_some(MissingObject::Application)
             }
-            Target::Home | Target::Device { .. } => None,
+            LoginTarget::Home | LoginTarget::Device { .. } => None,
         })
     }
 
     /// True if the rules issue no code for this pushed request any more, because it has expired or was used.
-    fn is_over(&self, state: &State, pushed: Pushed) -> bool {
+    fn is_over(&self, state: &State, pushed: PushedReference) -> bool {
         let is_late = Stamp(pushed.until_ms).is_over_at(self.now(state));
         is_late || state.is_ticket_spent(TicketId::new(pushed.id))
     }

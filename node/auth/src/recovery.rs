@@ -26,7 +26,7 @@ use conclave_crypto::{
     password::PlaintextPassword,
 };
 
-use super::{Auth, AuthError, derive::Derivation, ticket::TicketError};
+use super::{Auth, AuthError, ticket::TicketError, write_key::WriteKey};
 
 /// The purpose that the seal is bound to.
 const PURPOSE: &str = "recovery-link/1";
@@ -96,15 +96,15 @@ impl Auth {
         &self,
         recovery: &Recovery,
         password: PlaintextPassword,
-        derivation: &Derivation,
+        write_key: &WriteKey,
     ) -> Result<(), AuthError> {
-        let hashed = self.passwords().hash(password, derivation.id("salt")).await;
+        let hashed = self.passwords().hash(password, write_key.id("salt")).await;
         let password_phc = hashed.map_err(|_| AuthError::Busy)?;
-        let state = self.change(derivation, "spend", spend(recovery)).await?;
-        let state = self.admins_in(state, derivation).await?;
+        let state = self.change(write_key, "spend", spend(recovery)).await?;
+        let state = self.admins_in(state, write_key).await?;
         match state.user_by_name(&recovery.username).cloned() {
-            None => self.come_as_new(&state, recovery, password_phc, derivation).await?,
-            Some(user) => self.come_back(&state, &user, password_phc, derivation).await?,
+            None => self.come_as_new(&state, recovery, password_phc, write_key).await?,
+            Some(user) => self.come_back(&state, &user, password_phc, write_key).await?,
         }
         tracing::warn!(
             target: "conclave::audit",
@@ -118,14 +118,14 @@ impl Auth {
     async fn admins_in(
         &self,
         state: std::sync::Arc<State>,
-        derivation: &Derivation,
+        write_key: &WriteKey,
     ) -> Result<std::sync::Arc<State>, AuthError> {
         if state.group_by_name(ADMINS).is_some() {
             return Ok(state);
         }
-        let group_id = GroupId::new(derivation.id("group")).to_vec();
-        let order = CreateGroup { group_id, name: ADMINS.into(), description: "Administrators".into() };
-        self.change(derivation, "group", Body::CreateGroup(order)).await
+        let group_id = GroupId::new(write_key.id("group")).to_vec();
+        let command = CreateGroup { group_id, name: ADMINS.into(), description: "Administrators".into() };
+        self.change(write_key, "group", Body::CreateGroup(command)).await
     }
 
     async fn come_as_new(
@@ -133,16 +133,16 @@ impl Auth {
         state: &State,
         recovery: &Recovery,
         password_phc: String,
-        derivation: &Derivation,
+        write_key: &WriteKey,
     ) -> Result<(), AuthError> {
-        let order = CreateUser {
-            user_id: UserId::new(derivation.id("user")).to_vec(),
+        let command = CreateUser {
+            user_id: UserId::new(write_key.id("user")).to_vec(),
             username: recovery.username.clone(),
             group_ids: state.group_by_name(ADMINS).map(|group| group.id.to_vec()).into_iter().collect(),
             password_phc,
             ..CreateUser::default()
         };
-        self.change(derivation, "create", Body::CreateUser(order)).await.map(drop)
+        self.change(write_key, "create", Body::CreateUser(command)).await.map(drop)
     }
 
     async fn come_back(
@@ -150,35 +150,35 @@ impl Auth {
         state: &State,
         user: &User,
         password_phc: String,
-        derivation: &Derivation,
+        write_key: &WriteKey,
     ) -> Result<(), AuthError> {
         let user_id = user.id.to_vec();
         // App passwords end as well: an attacker who controlled the account may have made some.
-        let order = ResetPassword { user_id: user_id.clone(), password_phc, keep_sessions: false };
-        self.change(derivation, "password", Body::ResetPassword(order)).await?;
+        let command = ResetPassword { user_id: user_id.clone(), password_phc, keep_sessions: false };
+        self.change(write_key, "password", Body::ResetPassword(command)).await?;
         if let Some(group) = state.group_by_name(ADMINS).filter(|group| !user.groups.contains(&group.id)) {
-            let order = AddGroupMember { group_id: group.id.to_vec(), user_id: user_id.clone() };
-            self.change(derivation, "member", Body::AddGroupMember(order)).await?;
+            let command = AddGroupMember { group_id: group.id.to_vec(), user_id: user_id.clone() };
+            self.change(write_key, "member", Body::AddGroupMember(command)).await?;
         }
         if user.disabled {
-            let order =
+            let command =
                 UpdateUser { user_id: user_id.clone(), disabled: Some(false), ..UpdateUser::default() };
-            self.change(derivation, "enable", Body::UpdateUser(order)).await?;
+            self.change(write_key, "enable", Body::UpdateUser(command)).await?;
         }
         // An attacker's guesses must not keep the owner out. Older members do not know this command.
         if state.meta().level >= level::STRENGTHENING {
-            self.change(derivation, "unlock", Body::UnlockUser(UnlockUser { user_id })).await?;
+            self.change(write_key, "unlock", Body::UnlockUser(UnlockUser { user_id })).await?;
         }
         Ok(())
     }
 
     async fn change(
         &self,
-        derivation: &Derivation,
+        write_key: &WriteKey,
         label: &str,
         body: Body,
     ) -> Result<std::sync::Arc<State>, AuthError> {
-        Ok(self.cluster().propose(derivation.then(label).request(), body).await?.state)
+        Ok(self.cluster().propose(write_key.then(label).request(), body).await?.state)
     }
 }
 

@@ -69,7 +69,7 @@ impl RedirectUri {
     ///
     /// # Errors
     /// [`RedirectUriError`].
-    pub fn parse_allowed(text: &str, allowed: Allowed<'_>) -> Result<Self, RedirectUriError> {
+    pub fn parse_allowed(text: &str, allowed: RedirectExceptions<'_>) -> Result<Self, RedirectUriError> {
         match Self::parse(text) {
             Err(RedirectUriError::Insecure) if allowed.http => {
                 let url = parse(text)?;
@@ -107,7 +107,7 @@ impl fmt::Display for RedirectUri {
 
 /// Exceptions that an administrator allowed for one client.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Allowed<'a> {
+pub struct RedirectExceptions<'a> {
     /// Plain http on private hosts.
     pub http: bool,
     /// These schemes, although they have no dot.
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn an_explicit_word_allows_http_on_private_hosts_and_schemes_by_name() {
         let schemes = ["oc".to_owned()];
-        let allowed = Allowed { http: true, schemes: &schemes };
+        let allowed = RedirectExceptions { http: true, schemes: &schemes };
         for sound in [
             "http://10.0.0.20:8006/cb",
             "http://grafana.lan/login/generic_oauth",
@@ -196,7 +196,7 @@ mod tests {
         ] {
             assert_eq!(RedirectUri::parse_allowed(bad, allowed), Err(why), "{bad}");
         }
-        let none = Allowed::default();
+        let none = RedirectExceptions::default();
         assert_eq!(RedirectUri::parse_allowed("http://10.0.0.20/cb", none), Err(RedirectUriError::Insecure));
         assert!(RedirectUri::parse_allowed("oc://x", none).is_err());
     }

@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use conclave_proto::command::v1::{ActivateSigningKey, RetireSigningKey, command::Body};
-use conclave_state::{Stamp, State, client::SigningAlgorithm, key::Stage};
+use conclave_state::{Stamp, State, client::SigningAlgorithm, key::KeyStage};
 
-use super::{Auth, AuthError, derive::Derivation};
+use super::{Auth, AuthError, write_key::WriteKey};
 
 /// The interval at which the leader checks. No step is due to the minute.
 const PERIOD: Duration = Duration::from_mins(1);
@@ -17,7 +17,7 @@ const MARGIN: Duration = Duration::from_hours(24);
 
 /// The length of each stage.
 #[derive(Clone, Copy, Debug)]
-pub struct Schedule {
+pub struct RotationSchedule {
     /// The time for which a key signs.
     pub signs_for: Duration,
     /// The time for which it is published before. Longer than any copy of the key set may be cached.
@@ -35,16 +35,20 @@ enum Step {
 }
 
 /// All steps that are due on this state at this time.
-fn due(state: &State, now: Stamp, schedule: &Schedule) -> Vec<Step> {
+fn due(state: &State, now: Stamp, schedule: &RotationSchedule) -> Vec<Step> {
     let over =
         |since: Stamp, length: Duration| Duration::from_millis(now.0.saturating_sub(since.0)) >= length;
     let stages = state.keys().filter_map(|key| match key.stage {
-        Stage::Next => over(key.created_at, schedule.known_for).then(|| Step::Activate(key.kid.to_string())),
-        Stage::Active(since) => {
+        KeyStage::Next => {
+            over(key.created_at, schedule.known_for).then(|| Step::Activate(key.kid.to_string()))
+        }
+        KeyStage::Active(since) => {
             let aged = over(since, schedule.signs_for.saturating_sub(schedule.known_for));
             (aged && state.next_key(key.algorithm).is_none()).then_some(Step::Publish(key.algorithm))
         }
-        Stage::Retired { at, .. } => over(at, schedule.kept_for).then(|| Step::Retire(key.kid.to_string())),
+        KeyStage::Retired { at, .. } => {
+            over(at, schedule.kept_for).then(|| Step::Retire(key.kid.to_string()))
+        }
     });
     stages.collect()
 }
@@ -78,9 +82,9 @@ impl Auth {
         }
     }
 
-    fn key_schedule(&self) -> Schedule {
+    fn key_schedule(&self) -> RotationSchedule {
         let tokens = &self.settings().tokens;
-        Schedule {
+        RotationSchedule {
             signs_for: tokens.signing_key_ttl,
             known_for: tokens.signing_key_notice,
             kept_for: tokens.access_ttl + MARGIN,
@@ -96,8 +100,8 @@ impl Auth {
     }
 
     async fn change_keys(&self, body: Body) -> Result<(), AuthError> {
-        let derivation = Derivation::fresh(&self.deriving_keys().request, &*self.runtime().entropy);
-        self.cluster().propose(derivation.request(), body).await?;
+        let write_key = WriteKey::fresh(&self.deriving_keys().request, &*self.runtime().entropy);
+        self.cluster().propose(write_key.request(), body).await?;
         Ok(())
     }
 }

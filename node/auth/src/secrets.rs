@@ -34,7 +34,7 @@ use conclave_crypto::{
     mac,
 };
 
-use super::{Auth, AuthError, derive::Derivation, program::app_password_hash};
+use super::{Auth, AuthError, machine_client::app_password_hash, write_key::WriteKey};
 
 /// The interval at which a node checks. A check costs nothing when nothing is due, and a rotation should not have to
 /// wait for it.
@@ -246,11 +246,11 @@ impl Auth {
     }
 
     /// Rehashes in the background, because the check does not wait for a write.
-    fn rehash(&self, order: RehashAppPassword) {
+    fn rehash(&self, command: RehashAppPassword) {
         let Ok(place) = Arc::clone(&self.inner.secrets.rehashing).try_acquire_owned() else { return };
         let auth = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = auth.order(Body::RehashAppPassword(order)).await {
+            if let Err(error) = auth.propose(Body::RehashAppPassword(command)).await {
                 tracing::debug!(%error, "an app password is hashed anew when it is next used");
             }
             drop(place);
@@ -278,13 +278,13 @@ impl Auth {
     /// Fails if a write fails, or the kept keys cannot be opened.
     pub async fn tend_secret(&self) -> Result<(), AuthError> {
         if self.cluster().is_leader() {
-            if let Some(order) = self.change_due()? {
-                self.order(Body::ChangeSecret(order)).await?;
+            if let Some(command) = self.change_due()? {
+                self.propose(Body::ChangeSecret(command)).await?;
                 tracing::info!("keys are derived from another cluster secret from now on");
             }
             let (values, _) = self.values_to_reseal();
             for values in values.chunks(MAX_RESEALED) {
-                self.order(Body::Reseal(Reseal { values: values.to_vec() })).await?;
+                self.propose(Body::Reseal(Reseal { values: values.to_vec() })).await?;
             }
         }
         let own = self.cluster_keys().secret_check;
@@ -355,9 +355,9 @@ impl Auth {
         (values, lost)
     }
 
-    async fn order(&self, body: Body) -> Result<(), AuthError> {
-        let derivation = Derivation::fresh(&self.cluster_keys().request, &*self.runtime().entropy);
-        self.cluster().propose(derivation.request(), body).await?;
+    async fn propose(&self, body: Body) -> Result<(), AuthError> {
+        let write_key = WriteKey::fresh(&self.cluster_keys().request, &*self.runtime().entropy);
+        self.cluster().propose(write_key.request(), body).await?;
         Ok(())
     }
 }

@@ -56,11 +56,13 @@ impl Auth {
     /// The live session behind an app-session cookie, if it is valid for `host`. The state must be a version on which
     /// checks may be decided, and must include the handle's index.
     pub fn live_on_host(&self, state: &Arc<State>, handle: &HandleContents, host: &str) -> Option<SignedIn> {
-        let arm = state.app_session(AppSessionId::new(handle.id))?;
-        if !arm.secret_hash.matches(&SecretHash::new(handle.secret_hash())) || !arm.counts_on(host) {
+        let app_session = state.app_session(AppSessionId::new(handle.id))?;
+        if !app_session.secret_hash.matches(&SecretHash::new(handle.secret_hash()))
+            || !app_session.counts_on(host)
+        {
             return None;
         }
-        let (session, user) = state.live_session(arm.session, self.now(state))?;
+        let (session, user) = state.live_session(app_session.session, self.now(state))?;
         Some(SignedIn { session: Arc::clone(session), user: Arc::clone(user), state: Arc::clone(state) })
     }
 

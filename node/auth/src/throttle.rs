@@ -10,7 +10,7 @@
 //!
 //! | from | count | limit in a window |
 //! |---|---|---|
-//! | a browser that has signed in to the account before (see `device`) | of that browser | `account_failures` |
+//! | a browser that has signed in to the account before (see `trusted_browser`) | of that browser | `account_failures` |
 //! | an address that the account has a session from | of that address and the account | `account_failures` |
 //! | anywhere else | of that address and the account, *and* of all such attempts at the account | `account_failures`, and [`STRANGERS`] times that |
 //!
@@ -46,14 +46,14 @@ const MAX_COUNTED: usize = 10_000;
 
 /// The count to which an attempt at an account belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Count {
+pub enum AttemptCount {
     /// The count of one browser or one address, at one account.
     One(UserId),
     /// The count of all strangers at this account.
     Strangers(UserId),
 }
 
-impl Count {
+impl AttemptCount {
     /// The id under which the cluster keeps the count.
     pub const fn id(self) -> UserId {
         match self {
@@ -139,7 +139,7 @@ impl Throttles {
     }
 
     /// Counts an attempt. `hot` is true if the cluster already counts it.
-    pub fn count(&self, count: Count, voters: usize, hot: bool) -> Admission {
+    pub fn count(&self, count: AttemptCount, voters: usize, hot: bool) -> Admission {
         let limit = self.limit(count);
         let voters = u32::try_from(voters).unwrap_or(u32::MAX);
         // With many voters or a small limit no attempt is free: every one is reserved.
@@ -153,16 +153,16 @@ impl Throttles {
         Admission::Reserve { limit: limit - free * voters, window_ms }
     }
 
-    fn limit(&self, count: Count) -> u32 {
+    fn limit(&self, count: AttemptCount) -> u32 {
         let one = self.settings.account_failures.get();
         match count {
-            Count::One(_) => one,
-            Count::Strangers(_) => one.saturating_mul(STRANGERS),
+            AttemptCount::One(_) => one,
+            AttemptCount::Strangers(_) => one.saturating_mul(STRANGERS),
         }
     }
 
     /// Resets the count after a successful attempt. The completed sign-in also clears the cluster's count of strangers.
-    pub fn succeeded(&self, count: Count) {
+    pub fn succeeded(&self, count: AttemptCount) {
         locked(&self.accounts).0.remove(&count.id());
     }
 }
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn the_cluster_never_tries_more_than_the_limit() {
         let one = config::ThrottleConfig::default().account_failures.get();
-        let counts = [(Count::One(ALICE), one), (Count::Strangers(ALICE), STRANGERS * one)];
+        let counts = [(AttemptCount::One(ALICE), one), (AttemptCount::Strangers(ALICE), STRANGERS * one)];
         for (voters, (count, limit)) in [1, 2, 3, 5, 7, 9].into_iter().flat_map(|v| counts.map(|c| (v, c))) {
             let mut free = 0;
             let mut reserved = 0;
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn a_hot_account_has_no_free_attempts() {
         let (throttles, _) = throttles();
-        assert!(matches!(throttles.count(Count::One(ALICE), 3, true), Admission::Reserve { .. }));
+        assert!(matches!(throttles.count(AttemptCount::One(ALICE), 3, true), Admission::Reserve { .. }));
     }
 
     #[test]

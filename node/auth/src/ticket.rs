@@ -17,7 +17,7 @@ const PURPOSE: &str = "login-ticket/1";
 
 /// The goal of a login.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Target {
+pub enum LoginTarget {
     /// A code for an OAuth client.
     Authorize(Box<AuthorizationRequest>),
     /// A page behind forward-auth. `binding` is the SHA-256 of the browser's cookie on that host.
@@ -108,13 +108,14 @@ impl std::fmt::Display for AppUrl {
 
 /// The state of a login attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Step {
+pub enum LoginStep {
     /// The user must authenticate. If `fresh` is true, a session older than the ticket does not satisfy this.
     Login { fresh: bool },
     /// The user of this session must accept or reject the client.
     Consent { session: [u8; 16] },
-    /// The session, written at `index`, is to be handed over to the application's host.
-    HandOver { session: [u8; 16], index: u64 },
+    /// The session, written at `index`, is to become a session on the application's host.
+    #[serde(rename = "HandOver")]
+    AppSso { session: [u8; 16], index: u64 },
     /// The user must confirm the logout.
     Logout,
     /// The user of this session must accept or reject the device.
@@ -133,8 +134,8 @@ pub struct Ticket {
     pub expires_at_ms: u64,
     /// SHA-256 of the browser's own cookie; `None` while the ticket is not bound to a browser.
     pub browser: Option<[u8; 32]>,
-    pub step: Step,
-    pub target: Target,
+    pub step: LoginStep,
+    pub target: LoginTarget,
     /// The reason why the form is shown again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<Note>,
@@ -143,14 +144,14 @@ pub struct Ticket {
 /// The note on a form that is shown again, with the username that was typed before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    pub why: Why,
+    pub why: NoteReason,
     #[serde(default)]
     pub username: String,
 }
 
 /// The reason why a form is shown again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Why {
+pub enum NoteReason {
     /// Wrong username or password.
     Wrong,
     /// The account is disabled.
@@ -167,7 +168,7 @@ pub enum Why {
     NotFromHere,
 }
 
-impl Why {
+impl NoteReason {
     /// One line for the user.
     pub fn text(self) -> String {
         match self {
@@ -203,10 +204,10 @@ pub enum TicketError {
 
 impl TicketError {
     /// The reason shown on the new form.
-    pub const fn why(self) -> Why {
+    pub const fn why(self) -> NoteReason {
         match self {
-            Self::Expired => Why::Expired,
-            Self::NotOurs | Self::OtherBrowser => Why::OtherBrowser,
+            Self::Expired => NoteReason::Expired,
+            Self::NotOurs | Self::OtherBrowser => NoteReason::OtherBrowser,
         }
     }
 }
@@ -224,7 +225,7 @@ pub fn browser_hash(cookie: &str) -> [u8; 32] {
 
 impl Auth {
     /// A new ticket for this browser.
-    pub fn ticket(&self, step: Step, target: Target, browser: Option<&str>) -> Ticket {
+    pub fn ticket(&self, step: LoginStep, target: LoginTarget, browser: Option<&str>) -> Ticket {
         let now = self.runtime().clock.now_ms();
         let life = u64::try_from(self.settings().login.flow_ttl.as_millis()).unwrap_or(u64::MAX);
         Ticket {

@@ -7,7 +7,7 @@ use std::{io, sync::Arc};
 
 use arc_swap::ArcSwap;
 use conclave_proto::cluster::v1 as pb;
-use conclave_state::{Class, Entry as RulesEntry, State, apply, snapshot};
+use conclave_state::{Class, IndexedEntry as RulesEntry, State, apply, snapshot};
 use futures_util::{Stream, TryStreamExt as _};
 use openraft::{
     EntryPayload, RaftSnapshotBuilder,

@@ -4,8 +4,8 @@
 use std::{collections::BTreeSet, path::Path};
 
 use conclave_state::{
-    Entry as RulesEntry, Halt, State, apply,
-    restore::{Replayed, replay},
+    Halt, IndexedEntry as RulesEntry, State, apply,
+    restore::{ReplayCounts, replay},
     snapshot,
 };
 use openraft::{EntryPayload, entry::RaftEntry as _};
@@ -163,7 +163,7 @@ impl OfflineState {
     ///
     /// # Errors
     /// [`OfflineStateError::Entry`].
-    pub fn replay(&mut self, records: &[LogRecord]) -> Result<Replayed, OfflineStateError> {
+    pub fn replay(&mut self, records: &[LogRecord]) -> Result<ReplayCounts, OfflineStateError> {
         let mut entries = Vec::with_capacity(records.len());
         for record in records {
             if let Some(bytes) = Self::command_of(record)? {

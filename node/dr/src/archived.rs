@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use conclave_state::restore::Replayed;
+use conclave_state::restore::ReplayCounts;
 
 use conclave_archive::{
     ArchiveError,
@@ -35,7 +35,7 @@ pub struct Archived {
     /// The last entry of the archive's log. Later entries are only in the journal, or lost.
     pub log_ends_at: u64,
     /// The revocations that the journal applied after that entry.
-    pub revocation_journal: Replayed,
+    pub revocation_journal: ReplayCounts,
     /// Up to this entry every revocation is known.
     pub journal_complete_to: u64,
 }

@@ -179,7 +179,7 @@ async fn restored(
     keys: &ClusterKeys,
     runtime: &Runtime,
 ) -> Result<[u8; 32], DrillError> {
-    let request = Restore {
+    let instructions = Restore {
         older: known.clone(),
         newest: known,
         data_dir: config.node.data_dir.clone(),
@@ -193,7 +193,7 @@ async fn restored(
     };
     let (keys, runtime, dir) = (keys.clone(), runtime.clone(), config.node.data_dir.clone());
     let work = tokio::task::spawn_blocking(move || {
-        let written = restore(request, &keys, &runtime)?.digest;
+        let written = restore(instructions, &keys, &runtime)?.digest;
         let read = digest_on_disk(&dir, &keys)?;
         if written != read {
             let (written, read) = (hex::encode(&written), hex::encode(&read));

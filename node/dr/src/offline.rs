@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use conclave_state::{
     Stamp,
-    restore::{Place, Terms, restored},
+    restore::{MergeOptions, RestoreTarget, restored},
 };
 
 use conclave_base::runtime::Runtime;
@@ -106,17 +106,17 @@ pub fn restore(request: Restore, keys: &ClusterKeys, runtime: &Runtime) -> Resul
         return Err(RestoreError::LogTimeAhead { ahead_ms });
     }
     let lineage = NewLineage::after(&request.newest, now_ms, u32::from_be_bytes(runtime.entropy.bytes()));
-    let terms = Terms {
+    let options = MergeOptions {
         index: lineage.start.index,
         at: Stamp(now_ms),
-        place: Place::Founding,
+        target: RestoreTarget::NewCluster,
         former_epoch: Some(request.newest.lineage.epoch),
         last_node_id: lineage.node,
         keep_sessions: request.keep_sessions,
         enable_returning: request.enable_returning,
         reset_log_time: request.log_time == LogTime::Reset && ahead_ms > 0,
     };
-    let state = restored(&request.older.state, &request.newest.state, &terms);
+    let state = restored(&request.older.state, &request.newest.state, &options);
     let report = ChangeReport::of(&request.newest.state, &state);
     let digest = conclave_state::snapshot::digest(&state);
     if request.dry_run {

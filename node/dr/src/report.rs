@@ -2,7 +2,7 @@
 
 use conclave_state::{
     State,
-    restore::{Change, changes},
+    restore::{RowChange, changes},
 };
 
 /// The most changes that are listed; an operator reads no more.
@@ -12,7 +12,7 @@ const MAX_LISTED: usize = 200;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeReport {
     /// Some of the changes.
-    pub changes: Vec<Change>,
+    pub changes: Vec<RowChange>,
     /// The number of all changes.
     pub change_count: usize,
     /// The number of users afterwards.

@@ -6,12 +6,12 @@ use std::time::Duration;
 use conclave_proto::command::v1::{AbortRestore, BeginRestore, CommitRestore, StageRows, command::Body};
 use conclave_state::{
     Stamp, State,
-    restore::{MAX_PIECE_BYTES, PieceHash, Place, Terms, essence, restored},
+    restore::{MAX_PIECE_BYTES, MergeOptions, PieceHash, RestoreTarget, restorable_subset, restored},
     snapshot::chunks_of,
 };
 use tokio::time::{Instant, sleep};
 
-use conclave_auth::derive::Derivation;
+use conclave_auth::write_key::WriteKey;
 use conclave_cluster::{Cluster, CommittedWrite, ProposeError};
 
 /// The time for which one entry is retried under its name: two elections and a node that restarts.
@@ -29,17 +29,17 @@ pub enum RunningError {
 
 /// The state that the restore would make of `newest`.
 pub fn preview(older: &State, newest: &State, enable_returning: bool) -> State {
-    let terms = Terms {
+    let options = MergeOptions {
         index: newest.index(),
         at: Stamp(0),
-        place: Place::Running,
+        target: RestoreTarget::Live,
         former_epoch: None,
         last_node_id: 0,
         keep_sessions: false,
         enable_returning,
         reset_log_time: false,
     };
-    restored(older, newest, &terms)
+    restored(older, newest, &options)
 }
 
 /// Puts `older` in force. `step` receives (bytes sent, bytes in total), and returns false to stop.
@@ -48,20 +48,20 @@ pub fn preview(older: &State, newest: &State, enable_returning: bool) -> State {
 /// [`RunningError`].
 pub async fn restore(
     cluster: &Cluster,
-    derivation: &Derivation,
+    write_key: &WriteKey,
     older: &State,
     source: &str,
     enable_returning: bool,
     mut step: impl FnMut(u64, u64) -> bool,
 ) -> Result<CommittedWrite, RunningError> {
-    let restore_id = derivation.id("restore").to_vec();
-    let log = Log { cluster, derivation };
+    let restore_id = write_key.id("restore").to_vec();
+    let log = Log { cluster, write_key };
     log.give(
         "begin",
         Body::BeginRestore(BeginRestore { restore_id: restore_id.clone(), source: source.into() }),
     )
     .await?;
-    match log.bring(&essence(older), &restore_id, &mut step).await {
+    match log.bring(&restorable_subset(older), &restore_id, &mut step).await {
         Ok((pieces, hash)) => {
             let commit = CommitRestore { restore_id, pieces, hash: hash.to_vec(), enable_returning };
             Ok(log.give("commit", Body::CommitRestore(commit)).await?)
@@ -76,7 +76,7 @@ pub async fn restore(
 
 struct Log<'a> {
     cluster: &'a Cluster,
-    derivation: &'a Derivation,
+    write_key: &'a WriteKey,
 }
 
 impl Log<'_> {
@@ -106,7 +106,7 @@ impl Log<'_> {
 
     /// Proposes one entry, and retries it under one name while the write is refused or its outcome is unknown.
     async fn give(&self, label: &str, body: Body) -> Result<CommittedWrite, ProposeError> {
-        let request = self.derivation.then(label).request();
+        let request = self.write_key.then(label).request();
         let deadline = Instant::now() + ENTRY_LIMIT;
         loop {
             match self.cluster.propose(request, body.clone()).await {

@@ -152,7 +152,7 @@ async fn change(client: &AdminClient, members: Members, joins: bool) -> Result<O
         let found = client.users().get(v1::GetUserRequest { user: user.clone() }).await?;
         wanted.push(Wanted { user: user.clone(), was_member: found.groups.contains(&known.name) });
     }
-    let change = async |user: &str, joins: bool| {
+    let change_one = async |user: &str, joins: bool| {
         let request = v1::MemberRequest { group: known.id.clone(), user: user.to_owned() };
         if joins {
             client.groups().add_member(request).await.map(drop)
@@ -160,7 +160,7 @@ async fn change(client: &AdminClient, members: Members, joins: bool) -> Result<O
             client.groups().remove_member(request).await.map(drop)
         }
     };
-    change_all(&wanted, joins, change).await?;
+    change_all(&wanted, joins, change_one).await?;
     if !joins && known.name == users::ADMINS {
         users::warn_without_administrator(client).await?;
     }
@@ -174,16 +174,16 @@ async fn change(client: &AdminClient, members: Members, joins: bool) -> Result<O
 async fn change_all(
     wanted: &[Wanted],
     joins: bool,
-    change: impl AsyncFn(&str, bool) -> Result<(), Error>,
+    change_one: impl AsyncFn(&str, bool) -> Result<(), Error>,
 ) -> Result<(), Failure> {
     for (done, next) in wanted.iter().enumerate() {
-        let Err(error) = change(&next.user, joins).await else { continue };
+        let Err(error) = change_one(&next.user, joins).await else { continue };
         // A change with an unknown outcome may have been made as well.
         let attempted = if matches!(error, Error::OutcomeUnknown { .. }) { done + 1 } else { done };
         let changed = wanted.iter().take(attempted).filter(|it| it.was_member != joins);
         let mut left = Vec::new();
         for it in changed {
-            if let Err(why) = change(&it.user, !joins).await {
+            if let Err(why) = change_one(&it.user, !joins).await {
                 left.push(format!("{} ({why})", it.user));
             }
         }

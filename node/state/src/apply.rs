@@ -22,7 +22,7 @@ use crate::{
 
 /// A committed entry: its index in the log, and the bytes of a `LogEntry`.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
+pub struct IndexedEntry<'a> {
     /// The Raft log index.
     pub index: u64,
     /// An encoded `conclave.command.v1.LogEntry`.
@@ -31,7 +31,7 @@ pub struct Entry<'a> {
 
 /// The result of applying an entry.
 #[derive(Clone, Debug)]
-pub struct Applied {
+pub struct ApplyResult {
     /// The next version of the state.
     pub state: State,
     /// The reply to the proposer.
@@ -68,12 +68,12 @@ pub enum Halt {
 ///
 /// # Errors
 /// [`Halt`] when this build does not understand the entry.
-pub fn apply(state: &State, entry: &Entry<'_>) -> Result<Applied, Halt> {
+pub fn apply(state: &State, entry: &IndexedEntry<'_>) -> Result<ApplyResult, Halt> {
     let unknown = || Halt::UnknownCommand { index: entry.index };
     let log_entry = pb::LogEntry::decode(entry.bytes).map_err(|_| unknown())?;
     let command = pb::Command::decode(log_entry.command.as_slice()).map_err(|_| unknown())?;
-    let order = command.body.ok_or_else(unknown)?;
-    let class = class(&order);
+    let body = command.body.ok_or_else(unknown)?;
+    let class = class(&body);
 
     let mut draft = Draft::begin(state, entry.index, Stamp(log_entry.at_ms));
     let request = match RequestId::parse(&command.request_id) {
@@ -84,7 +84,7 @@ pub fn apply(state: &State, entry: &Entry<'_>) -> Result<Applied, Halt> {
         return Ok(finished(draft, reply, class));
     }
     let untouched = draft.state.clone();
-    let reply = match dispatch(&mut draft, order, entry.index)? {
+    let reply = match dispatch(&mut draft, body, entry.index)? {
         Ok(reply) => reply,
         Err(refusal) => {
             draft.state = untouched;
@@ -95,87 +95,87 @@ pub fn apply(state: &State, entry: &Entry<'_>) -> Result<Applied, Halt> {
     Ok(finished(draft, reply, class))
 }
 
-fn finished(draft: Draft, reply: Reply, class: Class) -> Applied {
+fn finished(draft: Draft, reply: Reply, class: Class) -> ApplyResult {
     let class = if class == Class::Plain { class_of_answer(&reply) } else { class };
     let (state, events) = draft.into_parts();
-    Applied { state, reply, events, class }
+    ApplyResult { state, reply, events, class }
 }
 
-fn dispatch(draft: &mut Draft, order: Body, index: u64) -> Result<Result<Reply, Refusal>, Halt> {
-    Ok(match order {
-        Body::CreateUser(order) => user::create(draft, &order),
-        Body::UpdateUser(order) => user::update(draft, &order),
-        Body::DeleteUser(order) => user::delete(draft, &order),
-        Body::SetPassword(order) => user::set_password(draft, &order),
-        Body::SetPicture(order) => picture::set(draft, &order),
-        Body::ResetPassword(order) => user::reset_password(draft, &order),
-        Body::RenameUser(order) => user::rename(draft, &order),
-        Body::CreateGroup(order) => group::create(draft, &order),
-        Body::DeleteGroup(order) => group::delete(draft, &order),
-        Body::RenameGroup(order) => group::rename(draft, &order),
-        Body::AddGroupMember(order) => group::add_member(draft, &order),
-        Body::RemoveGroupMember(order) => group::remove_member(draft, &order),
-        Body::CreateApplication(order) => application::create(draft, &order),
-        Body::UpdateApplication(order) => application::update(draft, &order),
-        Body::DeleteApplication(order) => application::delete(draft, &order),
-        Body::CreateClient(order) => client::create(draft, &order),
-        Body::UpdateClient(order) => client::update(draft, &order),
-        Body::DeleteClient(order) => client::delete(draft, &order),
-        Body::StartSession(order) => session::start(draft, &order),
-        Body::RevokeSession(order) => session::revoke(draft, &order),
-        Body::RevokeUserSessions(order) => session::revoke_of_user(draft, &order),
-        Body::RevokeUserAccess(order) => session::revoke_access_of_user(draft, &order),
-        Body::OpenAppSession(order) => session::open_arm(draft, &order),
-        Body::IssueCode(order) => grant::issue_code(draft, &order),
-        Body::RedeemCode(order) => grant::redeem_code(draft, &order),
-        Body::RotateRefresh(order) => grant::rotate_refresh(draft, &order),
-        Body::RevokeGrant(order) => grant::revoke(draft, &order),
-        Body::PushRequest(order) => pushed::push(draft, &order),
-        Body::StartDevice(order) => device::start(draft, &order),
-        Body::AnswerDevice(order) => device::answer(draft, &order),
-        Body::RedeemDevice(order) => device::redeem(draft, &order),
-        Body::RevokeConsent(order) => consent::revoke(draft, &order),
-        Body::CreateUpstream(order) => upstream::create(draft, &order),
-        Body::UpdateUpstream(order) => upstream::update(draft, &order),
-        Body::DeleteUpstream(order) => upstream::delete(draft, &order),
-        Body::LinkIdentity(order) => upstream::link(draft, &order),
-        Body::UnlinkIdentity(order) => upstream::unlink(draft, &order),
-        Body::SignInUpstream(order) => upstream::sign_in(draft, &order),
-        Body::SignInByHandle(order) => upstream::sign_in_by_handle(draft, &order),
-        Body::SignInAgain(order) => session::sign_in_again(draft, &order),
-        Body::UnlockUser(order) => user::unlock(draft, &order),
-        Body::InviteIdentity(order) => upstream::invite(draft, &order),
-        Body::RevokeInvitation(order) => upstream::revoke_invitation(draft, &order),
-        Body::CheckHandle(order) => upstream::check_handle(draft, &order),
-        Body::CreateAppPassword(order) => app_password::create(draft, &order),
-        Body::RevokeAppPassword(order) => app_password::revoke(draft, &order),
-        Body::RehashAppPassword(order) => app_password::rehash(draft, &order),
-        Body::ChangeSecret(order) => secret::change(draft, &order),
-        Body::Reseal(order) => secret::reseal(draft, &order),
-        Body::SetPolicy(order) => policy::set(draft, &order),
-        Body::RemovePolicy(order) => policy::remove(draft, &order),
-        Body::PromoteCandidate(order) => policy::promote(draft, &order),
-        Body::AddSigningKey(order) => key::add(draft, &order),
-        Body::RetireSigningKey(order) => key::retire(draft, &order),
-        Body::ActivateSigningKey(order) => key::activate(draft, &order),
-        Body::CreateApiToken(order) => token::create(draft, &order),
-        Body::RevokeApiToken(order) => token::revoke(draft, &order),
-        Body::SpendProofs(order) => system::spend_proofs(draft, &order),
-        Body::RevokeAccessToken(order) => access::revoke(draft, &order),
-        Body::ReserveAttempt(order) => throttle::reserve(draft, &order),
-        Body::RaiseLevel(order) if order.level > level::SUPPORTED => {
-            return Err(Halt::LevelTooNew { index, level: order.level });
+fn dispatch(draft: &mut Draft, body: Body, index: u64) -> Result<Result<Reply, Refusal>, Halt> {
+    Ok(match body {
+        Body::CreateUser(command) => user::create(draft, &command),
+        Body::UpdateUser(command) => user::update(draft, &command),
+        Body::DeleteUser(command) => user::delete(draft, &command),
+        Body::SetPassword(command) => user::set_password(draft, &command),
+        Body::SetPicture(command) => picture::set(draft, &command),
+        Body::ResetPassword(command) => user::reset_password(draft, &command),
+        Body::RenameUser(command) => user::rename(draft, &command),
+        Body::CreateGroup(command) => group::create(draft, &command),
+        Body::DeleteGroup(command) => group::delete(draft, &command),
+        Body::RenameGroup(command) => group::rename(draft, &command),
+        Body::AddGroupMember(command) => group::add_member(draft, &command),
+        Body::RemoveGroupMember(command) => group::remove_member(draft, &command),
+        Body::CreateApplication(command) => application::create(draft, &command),
+        Body::UpdateApplication(command) => application::update(draft, &command),
+        Body::DeleteApplication(command) => application::delete(draft, &command),
+        Body::CreateClient(command) => client::create(draft, &command),
+        Body::UpdateClient(command) => client::update(draft, &command),
+        Body::DeleteClient(command) => client::delete(draft, &command),
+        Body::StartSession(command) => session::start(draft, &command),
+        Body::RevokeSession(command) => session::revoke(draft, &command),
+        Body::RevokeUserSessions(command) => session::revoke_of_user(draft, &command),
+        Body::RevokeUserAccess(command) => session::revoke_access_of_user(draft, &command),
+        Body::OpenAppSession(command) => session::open_app_session(draft, &command),
+        Body::IssueCode(command) => grant::issue_code(draft, &command),
+        Body::RedeemCode(command) => grant::redeem_code(draft, &command),
+        Body::RotateRefresh(command) => grant::rotate_refresh(draft, &command),
+        Body::RevokeGrant(command) => grant::revoke(draft, &command),
+        Body::PushRequest(command) => pushed::push(draft, &command),
+        Body::StartDevice(command) => device::start(draft, &command),
+        Body::AnswerDevice(command) => device::answer(draft, &command),
+        Body::RedeemDevice(command) => device::redeem(draft, &command),
+        Body::RevokeConsent(command) => consent::revoke(draft, &command),
+        Body::CreateUpstream(command) => upstream::create(draft, &command),
+        Body::UpdateUpstream(command) => upstream::update(draft, &command),
+        Body::DeleteUpstream(command) => upstream::delete(draft, &command),
+        Body::LinkIdentity(command) => upstream::link(draft, &command),
+        Body::UnlinkIdentity(command) => upstream::unlink(draft, &command),
+        Body::SignInUpstream(command) => upstream::sign_in(draft, &command),
+        Body::SignInByHandle(command) => upstream::sign_in_by_handle(draft, &command),
+        Body::SignInAgain(command) => session::sign_in_again(draft, &command),
+        Body::UnlockUser(command) => user::unlock(draft, &command),
+        Body::InviteIdentity(command) => upstream::invite(draft, &command),
+        Body::RevokeInvitation(command) => upstream::revoke_invitation(draft, &command),
+        Body::CheckHandle(command) => upstream::check_handle(draft, &command),
+        Body::CreateAppPassword(command) => app_password::create(draft, &command),
+        Body::RevokeAppPassword(command) => app_password::revoke(draft, &command),
+        Body::RehashAppPassword(command) => app_password::rehash(draft, &command),
+        Body::ChangeSecret(command) => secret::change(draft, &command),
+        Body::Reseal(command) => secret::reseal(draft, &command),
+        Body::SetPolicy(command) => policy::set(draft, &command),
+        Body::RemovePolicy(command) => policy::remove(draft, &command),
+        Body::PromoteCandidate(command) => policy::promote(draft, &command),
+        Body::AddSigningKey(command) => key::add(draft, &command),
+        Body::RetireSigningKey(command) => key::retire(draft, &command),
+        Body::ActivateSigningKey(command) => key::activate(draft, &command),
+        Body::CreateApiToken(command) => token::create(draft, &command),
+        Body::RevokeApiToken(command) => token::revoke(draft, &command),
+        Body::SpendProofs(command) => system::spend_proofs(draft, &command),
+        Body::RevokeAccessToken(command) => access::revoke(draft, &command),
+        Body::ReserveAttempt(command) => throttle::reserve(draft, &command),
+        Body::RaiseLevel(command) if command.level > level::SUPPORTED => {
+            return Err(Halt::LevelTooNew { index, level: command.level });
         }
-        Body::RaiseLevel(order) => system::raise_level(draft, &order),
+        Body::RaiseLevel(command) => system::raise_level(draft, &command),
         Body::RaiseRevocationEpoch(_) => system::raise_revocation_epoch(draft),
-        Body::AcknowledgeOutbox(order) => outbox::acknowledge(draft, &order),
-        Body::Sweep(order) => system::sweep(draft, &order),
-        Body::ReserveNodeId(order) => system::reserve_node_id(draft, &order),
-        Body::SetClock(order) => system::set_clock(draft, &order),
-        Body::SetLeaseTerms(order) => system::set_lease_terms(draft, &order),
-        Body::BeginRestore(order) => restore::begin(draft, &order),
-        Body::StageRows(order) => restore::stage(draft, &order),
-        Body::CommitRestore(order) => restore::commit(draft, &order),
-        Body::AbortRestore(order) => restore::abort(draft, &order),
+        Body::AcknowledgeOutbox(command) => outbox::acknowledge(draft, &command),
+        Body::Sweep(command) => system::sweep(draft, &command),
+        Body::ReserveNodeId(command) => system::reserve_node_id(draft, &command),
+        Body::SetClock(command) => system::set_clock(draft, &command),
+        Body::SetLeaseTerms(command) => system::set_lease_terms(draft, &command),
+        Body::BeginRestore(command) => restore::begin(draft, &command),
+        Body::StageRows(command) => restore::stage(draft, &command),
+        Body::CommitRestore(command) => restore::commit(draft, &command),
+        Body::AbortRestore(command) => restore::abort(draft, &command),
     })
 }

@@ -42,17 +42,17 @@ pub fn class_of(bytes: &[u8]) -> Option<Class> {
 }
 
 /// The class of this command.
-pub const fn class(order: &Body) -> Class {
-    match order {
+pub const fn class(body: &Body) -> Class {
+    match body {
         // A candidate has no effect on decisions.
-        Body::SetPolicy(order) => if order.candidate { Class::Plain } else { Class::Revocation },
-        Body::RemovePolicy(order) => if order.candidate { Class::Plain } else { Class::Revocation },
+        Body::SetPolicy(command) => if command.candidate { Class::Plain } else { Class::Revocation },
+        Body::RemovePolicy(command) => if command.candidate { Class::Plain } else { Class::Revocation },
         // A confirmed handle revokes nothing.
-        Body::CheckHandle(order) => {
-            if order.finding == Finding::Verified as i32 { Class::Plain } else { Class::Revocation }
+        Body::CheckHandle(command) => {
+            if command.finding == Finding::Verified as i32 { Class::Plain } else { Class::Revocation }
         }
         // Setting the clock back ends what was made while it was ahead.
-        Body::SetClock(order) => if order.to_ms < order.from_ms { Class::Revocation } else { Class::Plain },
+        Body::SetClock(command) => if command.to_ms < command.from_ms { Class::Revocation } else { Class::Plain },
         // These end sessions, grants and tokens.
         Body::RevokeSession(_)
         | Body::RevokeUserSessions(_)

@@ -56,7 +56,7 @@ pub mod user;
 mod draft;
 mod text;
 
-pub use apply::{Applied, Entry, Halt, apply};
+pub use apply::{ApplyResult, Halt, IndexedEntry, apply};
 pub use class::{Class, class_of};
 pub use event::Event;
 pub use reply::{Reason, Refusal, Reply, ReplyBody};

@@ -43,17 +43,17 @@ impl Picture {
     }
 }
 
-pub(crate) fn set(draft: &mut Draft, order: &pb::SetPicture) -> Result<Reply, Refusal> {
-    let user = draft.state.existing_user(UserId::parse(&order.user_id)?)?.id;
-    if order.jpeg.is_empty() {
+pub(crate) fn set(draft: &mut Draft, command: &pb::SetPicture) -> Result<Reply, Refusal> {
+    let user = draft.state.existing_user(UserId::parse(&command.user_id)?)?.id;
+    if command.jpeg.is_empty() {
         draft.state.take_picture(user);
         return Ok(done());
     }
-    if order.jpeg.len() > MAX_PICTURE_BYTES || !order.jpeg.starts_with(&JPEG) {
+    if command.jpeg.len() > MAX_PICTURE_BYTES || !command.jpeg.starts_with(&JPEG) {
         return Err(Refusal::malformed(format!("a picture is a JPEG of at most {MAX_PICTURE_BYTES} bytes")));
     }
-    let source = text::required("source", &order.source, MAX_SOURCE_BYTES)?;
-    draft.state.put_picture(Picture { user, jpeg: order.jpeg.clone(), source });
+    let source = text::required("source", &command.source, MAX_SOURCE_BYTES)?;
+    draft.state.put_picture(Picture { user, jpeg: command.jpeg.clone(), source });
     Ok(done())
 }
 

@@ -64,27 +64,27 @@ pub(crate) fn parse_id(bytes: &[u8]) -> Result<SecretId, Refusal> {
     bytes.try_into().map_err(|_| Refusal::malformed("the name of a secret has 16 bytes"))
 }
 
-pub(crate) fn change(draft: &mut Draft, order: &pb::ChangeSecret) -> Result<Reply, Refusal> {
-    let id = parse_id(&order.secret_id)?;
-    if order.sealed.is_empty() || order.sealed.len() > MAX_SEALED_BYTES {
+pub(crate) fn change(draft: &mut Draft, command: &pb::ChangeSecret) -> Result<Reply, Refusal> {
+    let id = parse_id(&command.secret_id)?;
+    if command.sealed.is_empty() || command.sealed.len() > MAX_SEALED_BYTES {
         return Err(Refusal::malformed("the keys that are kept are missing or too long"));
     }
     let present = draft.state.meta.secret.as_ref().map_or(&[][..], |secret| &secret.sealed);
-    if present != order.before {
+    if present != command.before {
         return Err(Refusal::new(Reason::AlreadyExists, "the secret in use was changed by another"));
     }
     let changed_at = draft.at;
-    draft.state.meta.secret = Some(Arc::new(SecretInUse { id, sealed: order.sealed.clone(), changed_at }));
+    draft.state.meta.secret = Some(Arc::new(SecretInUse { id, sealed: command.sealed.clone(), changed_at }));
     Ok(done())
 }
 
 /// Replaces sealed values. A value that is gone or has changed is skipped: the command that changed it sealed it under
 /// the new secret.
-pub(crate) fn reseal(draft: &mut Draft, order: &pb::Reseal) -> Result<Reply, Refusal> {
-    if order.values.len() > MAX_RESEALED {
+pub(crate) fn reseal(draft: &mut Draft, command: &pb::Reseal) -> Result<Reply, Refusal> {
+    if command.values.len() > MAX_RESEALED {
         return Err(Refusal::malformed(format!("at most {MAX_RESEALED} values are sealed anew at once")));
     }
-    for value in &order.values {
+    for value in &command.values {
         if value.sealed.is_empty() || value.sealed.len() > MAX_VALUE_BYTES {
             return Err(Refusal::malformed("a sealed value is missing or too long"));
         }

@@ -135,8 +135,8 @@ async fn in_three_pieces(place: &Path) -> (conclave_config::ArchiveConfig, u64, 
         let id = node.create_user(name, "", &[]).await;
         if name == "third" {
             let user_id = first.unwrap_or(id).to_vec();
-            let order = UpdateUser { user_id, disabled: Some(true), ..UpdateUser::default() };
-            node.propose(Body::UpdateUser(order)).await.unwrap();
+            let command = UpdateUser { user_id, disabled: Some(true), ..UpdateUser::default() };
+            node.propose(Body::UpdateUser(command)).await.unwrap();
         }
         first = first.or(Some(id));
         let written = node.cluster().view().index();
@@ -169,7 +169,7 @@ fn piece(place: &Path, index: u64) -> PathBuf {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_archive_with_a_broken_log_is_restored_to_before_it_and_nothing_taken_away_comes_back() {
+async fn an_archive_with_a_broken_log_is_restored_to_before_it_and_nothing_revoked_comes_back() {
     let (place, scratch) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (settings, first, second) = in_three_pieces(place.path()).await;
     let broken = piece(place.path(), second);

@@ -49,7 +49,7 @@ async fn two_lives_of_one_snapshot_in_the_same_second_are_two() {
     let known = OfflineState::of_file(saved.path(), &key, |_| {}).unwrap();
     let temp = tempfile::tempdir().unwrap();
     let founded = |dir: &str, dry_run| {
-        let order = Restore {
+        let command = Restore {
             older: known.clone(),
             newest: known.clone(),
             data_dir: temp.path().join(dir),
@@ -61,7 +61,7 @@ async fn two_lives_of_one_snapshot_in_the_same_second_are_two() {
             dry_run,
             log_time: LogTime::Refuse,
         };
-        restore(order, keys, node.runtime())
+        restore(command, keys, node.runtime())
     };
     let (one, other) = (founded("one", true).unwrap(), founded("other", true).unwrap());
     assert_ne!(one.lineage.lineage, other.lineage.lineage);
@@ -83,7 +83,7 @@ async fn a_snapshot_from_before_the_secret_changed_is_restored_as_of_its_own_sec
     let key = conclave_store::snapshot::SealingKey::ring(&ring);
     let known = OfflineState::of_file(saved.path(), &key, |_| {}).unwrap();
     let temp = tempfile::tempdir().unwrap();
-    let order = Restore {
+    let command = Restore {
         older: known.clone(),
         newest: known,
         data_dir: temp.path().join("data"),
@@ -95,8 +95,8 @@ async fn a_snapshot_from_before_the_secret_changed_is_restored_as_of_its_own_sec
         dry_run: false,
         log_time: LogTime::Refuse,
     };
-    let dir = order.data_dir.clone();
-    restore(order, &ring, node.runtime()).unwrap();
+    let dir = command.data_dir.clone();
+    restore(command, &ring, node.runtime()).unwrap();
     let identity = DataDir::peek(&dir).unwrap().unwrap();
     // Pairwise subjects are made from the first secret, so the restored node must know which secret that is.
     assert_eq!(identity.secret_check, node.auth().cluster_keys().secret_check);

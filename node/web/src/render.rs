@@ -7,8 +7,8 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
 
 use super::assets::Assets;
 use super::files::{self, TEMPLATES};
-use super::views::View;
-use crate::views::{ErrorView, Link};
+use super::views::PageView;
+use crate::views::{ErrorView, PageLink};
 use conclave_http::{Fault, RequestId, WayOn};
 
 /// The page if even the built-in error page fails to render. Nothing in it needs escaping.
@@ -52,7 +52,7 @@ impl Pages {
     }
 
     /// The page of a view.
-    pub fn render<V: View>(&self, view: &V) -> String {
+    pub fn render<V: PageView>(&self, view: &V) -> String {
         let replaced = self.0.replaced.as_ref().and_then(|environment| {
             let page = self.draw(environment, view);
             page.inspect_err(|error| warn(V::TEMPLATE, error)).ok()
@@ -90,13 +90,13 @@ impl Pages {
             code: code.to_owned(),
             request_id: request.to_owned(),
             back: Some(match way_on {
-                Some(way) => Link { url: way.url.clone(), label: way.label.clone() },
-                None => Link { url: "/".to_owned(), label: START_PAGE.to_owned() },
+                Some(way) => PageLink { url: way.url.clone(), label: way.label.clone() },
+                None => PageLink { url: "/".to_owned(), label: START_PAGE.to_owned() },
             }),
         })
     }
 
-    fn draw<V: View>(&self, environment: &Environment<'_>, view: &V) -> Result<String, minijinja::Error> {
+    fn draw<V: PageView>(&self, environment: &Environment<'_>, view: &V) -> Result<String, minijinja::Error> {
         let view = minijinja::Value::from_serialize(view);
         let assets = minijinja::Value::from_serialize(self.0.assets.urls());
         environment.get_template(V::TEMPLATE)?.render(context! { assets, ..view })

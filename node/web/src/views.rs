@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 /// A struct that one template renders.
-pub trait View: Serialize {
+pub trait PageView: Serialize {
     /// File name of the template.
     const TEMPLATE: &'static str;
 }
@@ -15,19 +15,19 @@ pub struct Form {
     pub action: String,
     /// See [`csrf`](super::csrf).
     pub csrf: String,
-    pub hidden: Vec<Hidden>,
+    pub hidden: Vec<HiddenField>,
 }
 
 /// A hidden field: the sealed ticket of a login, a return target.
 #[derive(Clone, Debug, Serialize)]
-pub struct Hidden {
+pub struct HiddenField {
     pub name: String,
     pub value: String,
 }
 
 /// A link. The URL must be one of ours or of a registered application, never one from a request.
 #[derive(Clone, Debug, Serialize)]
-pub struct Link {
+pub struct PageLink {
     pub url: String,
     pub label: String,
 }
@@ -43,13 +43,13 @@ pub struct LoginView {
     /// The reason why the last attempt failed.
     pub error: Option<String>,
     /// Other providers to sign in at.
-    pub providers: Vec<Provider>,
-    pub back: Option<Link>,
+    pub providers: Vec<ProviderLink>,
+    pub back: Option<PageLink>,
 }
 
 /// A way to sign in at another provider. Id: `upstream-<name>`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Provider {
+pub struct ProviderLink {
     pub name: String,
     pub label: String,
     pub url: String,
@@ -99,7 +99,7 @@ pub struct ConsentView {
 pub struct FormPostView {
     /// A registered redirect URI.
     pub action: String,
-    pub fields: Vec<Hidden>,
+    pub fields: Vec<HiddenField>,
     /// The only script of any page; the response's content security policy names its hash.
     pub script: &'static str,
 }
@@ -140,7 +140,7 @@ pub struct DeviceDoneView {
 
 /// A client that the user gave consent to.
 #[derive(Clone, Debug, Serialize)]
-pub struct Connection {
+pub struct ConnectedClient {
     pub client_id: String,
     pub name: String,
     pub scopes: Vec<ScopeLine>,
@@ -160,7 +160,7 @@ pub struct ScopeLine {
 pub struct LogoutView {
     pub form: Form,
     pub username: String,
-    pub back: Option<Link>,
+    pub back: Option<PageLink>,
 }
 
 /// The page after signing out. Ids: `signed-out`, `sign-in` or `continue`, `frame-0` and so on.
@@ -171,7 +171,7 @@ pub struct SignedOutView {
     pub frames: Vec<String>,
     /// The address to continue to, after the pages had a moment to load.
     pub next: Option<String>,
-    pub back: Option<Link>,
+    pub back: Option<PageLink>,
 }
 
 /// The user's start page. Ids: `account`, `applications`, `connections`, `disconnect-<client id>`, `providers`,
@@ -186,9 +186,9 @@ pub struct HomeView {
     pub picture: Option<String>,
     /// Letter in the circle without a picture: see [`HomeView::initial_of`].
     pub initial: String,
-    pub applications: Vec<Link>,
+    pub applications: Vec<PageLink>,
     /// The consents that the user gave for good.
-    pub connections: Vec<Connection>,
+    pub connections: Vec<ConnectedClient>,
     /// Posts the `client_id` of the connection to end.
     pub disconnect: Form,
     /// Other providers to sign in at.
@@ -217,7 +217,7 @@ pub struct ForbiddenView {
     /// The id under which the decision is recorded.
     pub decision_id: Option<String>,
     pub request_id: String,
-    pub back: Option<Link>,
+    pub back: Option<PageLink>,
 }
 
 /// An error page. Ids: `error-title`, `error-detail`, `what-to-do`, `error-code`, `request-id`.
@@ -228,12 +228,12 @@ pub struct ErrorView {
     pub what_to_do: Option<String>,
     pub code: String,
     pub request_id: String,
-    pub back: Option<Link>,
+    pub back: Option<PageLink>,
 }
 
 macro_rules! views {
     ($($view:ty => $template:literal),+ $(,)?) => {
-        $(impl View for $view {
+        $(impl PageView for $view {
             const TEMPLATE: &'static str = $template;
         })+
     };

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use conclave_policy::{AddressFacts, CanonicalPath, Facts, Id, Lookup, PolicyUser, Request, SignIn};
 use conclave_state::{State, grant::Grant, ids::GroupId, session::Session, user::User};
 
-use super::geo::Located;
+use super::geo::GeoLocation;
 
 /// Methods of RFC 8176 that are a second factor, or prove one. Their use is dated by the sign-in, until the session
 /// records its own time for it.
@@ -18,14 +18,14 @@ pub struct Circumstances<'a> {
     /// The client's address.
     pub address: Option<IpAddr>,
     /// The request; `None` if the decision is not about one request (OIDC).
-    pub request: Option<Asked<'a>>,
+    pub request: Option<AppRequest<'a>>,
     /// The time of the sign-in, Unix milliseconds, and its methods.
     pub sign_in: Option<(u64, &'a [String])>,
 }
 
 /// One request to an application.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct AppRequest<'a> {
     /// `None` if the proxy does not send the method; a condition on it then denies.
     pub method: Option<&'a str>,
     /// Lower case, without port.
@@ -47,15 +47,15 @@ impl<'a> Circumstances<'a> {
     }
 
     /// The facts about the user and the sign-in alone, without a request.
-    pub(crate) fn facts_without_request(&self, person: &'a Known<'a>, now_ms: u64) -> Facts<'a> {
-        self.facts(person, None, None, now_ms)
+    pub(crate) fn facts_without_request(&self, user_facts: &'a UserFacts<'a>, now_ms: u64) -> Facts<'a> {
+        self.facts(user_facts, None, None, now_ms)
     }
 
     pub(super) fn facts(
         &self,
-        person: &'a Known<'a>,
+        user_facts: &'a UserFacts<'a>,
         path: Option<&'a CanonicalPath>,
-        place: Option<&'a Located>,
+        place: Option<&'a GeoLocation>,
         now_ms: u64,
     ) -> Facts<'a> {
         let is_second = |method: &String| SECOND_FACTORS.contains(&method.as_str());
@@ -72,23 +72,24 @@ impl<'a> Circumstances<'a> {
             },
             asn: place.asn,
         });
-        let request = self.request.map(|asked| Request { method: asked.method, host: asked.host, path });
-        Facts { person, address: self.address, request, sign_in, place, now_ms }
+        let request =
+            self.request.map(|request| Request { method: request.method, host: request.host, path });
+        Facts { person: user_facts, address: self.address, request, sign_in, place, now_ms }
     }
 }
 
 /// The user as of this version of the state.
-pub(crate) const fn person<'a>(state: &'a State, user: &'a User) -> Known<'a> {
-    Known { state, user }
+pub(crate) const fn user_facts<'a>(state: &'a State, user: &'a User) -> UserFacts<'a> {
+    UserFacts { state, user }
 }
 
 /// A replicated user as a [`Person`] for policies.
-pub(crate) struct Known<'a> {
+pub(crate) struct UserFacts<'a> {
     pub(super) state: &'a State,
     pub(super) user: &'a User,
 }
 
-impl PolicyUser for Known<'_> {
+impl PolicyUser for UserFacts<'_> {
     fn is_disabled(&self) -> bool {
         self.user.disabled
     }

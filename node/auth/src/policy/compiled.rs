@@ -15,7 +15,7 @@ use super::translate;
 const MAX_KEPT: usize = 1_024;
 
 #[derive(Default)]
-pub(super) struct Compiled {
+pub(super) struct CompiledPolicies {
     by_version: RwLock<BTreeMap<u64, Entry>>,
 }
 
@@ -25,7 +25,7 @@ struct Entry {
     policy: Arc<Option<Policy>>,
 }
 
-impl Compiled {
+impl CompiledPolicies {
     pub(super) fn get(&self, version: &Version) -> Arc<Option<Policy>> {
         let kept = self.by_version.read().unwrap_or_else(PoisonError::into_inner);
         // Compares the row itself: after a snapshot was installed, an equal version number would not be enough.

@@ -21,18 +21,18 @@ pub const MAX_DOCUMENT_BYTES: usize = 64 * 1024;
 #[serde(deny_unknown_fields)]
 pub struct Document {
     #[serde(default)]
-    pub mode: Mode,
+    pub mode: DocumentMode,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub row: Vec<Row>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub public: Vec<Requests>,
+    pub public: Vec<DocumentRequests>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub header: Vec<Header>,
+    pub header: Vec<DocumentHeader>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Mode {
+pub enum DocumentMode {
     #[default]
     FirstMatch,
     Any,
@@ -41,7 +41,7 @@ pub enum Mode {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Effect {
+pub enum DocumentEffect {
     Allow,
     Deny,
 }
@@ -62,7 +62,7 @@ macro_rules! conditions {
             #[serde(default, skip_serializing_if = "Names::is_empty")]
             pub network: Names,
             #[serde(default, skip_serializing_if = "Option::is_none")]
-            pub time: Option<Window>,
+            pub time: Option<DocumentWindow>,
             #[serde(default, skip_serializing_if = "Names::is_empty")]
             pub country: Names,
             #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -70,7 +70,7 @@ macro_rules! conditions {
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub mfa_within: Option<String>,
             #[serde(default, skip_serializing_if = "Option::is_none")]
-            pub request: Option<Requests>,
+            pub request: Option<DocumentRequests>,
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub expression: Option<String>,
         }
@@ -101,12 +101,12 @@ macro_rules! conditions {
                             self.group = Names(groups.ids.iter().map(|id| group_name(state, id)).collect());
                         }
                         Kind::Networks(networks) => self.network = Names(networks.texts.clone()),
-                        Kind::Window(window) => self.time = Some(Window::of(window)),
+                        Kind::Window(window) => self.time = Some(DocumentWindow::of(window)),
                         Kind::Countries(countries) => self.country = Names(countries.texts.clone()),
                         Kind::Asns(asns) => self.asn.clone_from(&asns.numbers),
                         Kind::MfaWithinMs(0) => self.mfa_within = Some(IN_SESSION.into()),
                         Kind::MfaWithinMs(ms) => self.mfa_within = Some(format!("{}s", ms / 1_000)),
-                        Kind::Requests(requests) => self.request = Some(Requests::of(requests)),
+                        Kind::Requests(requests) => self.request = Some(DocumentRequests::of(requests)),
                         Kind::Expression(text) => self.expression = Some(text.clone()),
                     }
                 }
@@ -118,7 +118,7 @@ macro_rules! conditions {
 conditions!(
     /// One row: its effect, the conditions that must hold, and those that must not.
     Row {
-        effect: Effect,
+        effect: DocumentEffect,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         unless: Option<Box<Unless>>,
     }
@@ -157,7 +157,7 @@ impl<'de> Deserialize<'de> for Names {
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Window {
+pub struct DocumentWindow {
     /// `mon` … `sun`; empty means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub days: Vec<String>,
@@ -171,7 +171,7 @@ pub struct Window {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Requests {
+pub struct DocumentRequests {
     #[serde(default, skip_serializing_if = "Names::is_empty")]
     pub method: Names,
     #[serde(default, skip_serializing_if = "Names::is_empty")]
@@ -180,7 +180,7 @@ pub struct Requests {
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Header {
+pub struct DocumentHeader {
     pub name: String,
     pub expression: String,
 }
@@ -223,9 +223,9 @@ impl Document {
     /// A message for the operator that names the row.
     pub fn to_row(&self, state: &State) -> Result<pb::Policy, String> {
         let mode = match self.mode {
-            Mode::FirstMatch => pb::PolicyMode::FirstMatch,
-            Mode::Any => pb::PolicyMode::Any,
-            Mode::All => pb::PolicyMode::All,
+            DocumentMode::FirstMatch => pb::PolicyMode::FirstMatch,
+            DocumentMode::Any => pb::PolicyMode::Any,
+            DocumentMode::All => pb::PolicyMode::All,
         };
         let rows = self.row.iter().enumerate();
         let rows =
@@ -233,7 +233,7 @@ impl Document {
         let policy = pb::Policy {
             mode: mode.into(),
             rows: rows.collect::<Result<_, _>>()?,
-            public: self.public.iter().map(Requests::to_row).collect(),
+            public: self.public.iter().map(DocumentRequests::to_row).collect(),
             headers: self
                 .header
                 .iter()
@@ -251,18 +251,18 @@ impl Document {
     /// The document of a replicated policy, with the current names.
     pub fn of_row(policy: &pb::Policy, state: &State) -> Self {
         let mode = match policy.mode() {
-            pb::PolicyMode::Any => Mode::Any,
-            pb::PolicyMode::All => Mode::All,
-            pb::PolicyMode::FirstMatch | pb::PolicyMode::Unspecified => Mode::FirstMatch,
+            pb::PolicyMode::Any => DocumentMode::Any,
+            pb::PolicyMode::All => DocumentMode::All,
+            pb::PolicyMode::FirstMatch | pb::PolicyMode::Unspecified => DocumentMode::FirstMatch,
         };
-        let header = |header: &pb::PolicyHeader| Header {
+        let header = |header: &pb::PolicyHeader| DocumentHeader {
             name: header.name.clone(),
             expression: header.expression.clone(),
         };
         Self {
             mode,
             row: policy.rows.iter().map(|row| Row::of(row, state)).collect(),
-            public: policy.public.iter().map(Requests::of).collect(),
+            public: policy.public.iter().map(DocumentRequests::of).collect(),
             header: policy.headers.iter().map(header).collect(),
         }
     }
@@ -271,15 +271,19 @@ impl Document {
 impl Row {
     fn to_row(&self, state: &State) -> Result<pb::PolicyRow, String> {
         let effect = match self.effect {
-            Effect::Allow => pb::PolicyEffect::Allow,
-            Effect::Deny => pb::PolicyEffect::Deny,
+            DocumentEffect::Allow => pb::PolicyEffect::Allow,
+            DocumentEffect::Deny => pb::PolicyEffect::Deny,
         };
         let unless = self.unless.as_ref().map_or_else(|| Ok(Vec::new()), |unless| unless.kinds(state))?;
         Ok(pb::PolicyRow { effect: effect.into(), when: self.kinds(state)?, unless })
     }
 
     fn of(row: &pb::PolicyRow, state: &State) -> Self {
-        let effect = if row.effect() == pb::PolicyEffect::Allow { Effect::Allow } else { Effect::Deny };
+        let effect = if row.effect() == pb::PolicyEffect::Allow {
+            DocumentEffect::Allow
+        } else {
+            DocumentEffect::Deny
+        };
         let mut shown = Self {
             effect,
             unless: None,
@@ -321,11 +325,11 @@ struct Written<'a> {
     user: &'a Names,
     group: &'a Names,
     network: &'a Names,
-    time: Option<&'a Window>,
+    time: Option<&'a DocumentWindow>,
     country: &'a Names,
     asn: &'a [u32],
     mfa_within: Option<&'a str>,
-    request: Option<&'a Requests>,
+    request: Option<&'a DocumentRequests>,
     expression: Option<&'a str>,
 }
 
@@ -343,7 +347,7 @@ impl Written<'_> {
             kinds.push(Kind::Groups(pb::PolicyIds { ids }));
         }
         kinds.extend((!self.network.is_empty()).then(|| Kind::Networks(texts(self.network))));
-        kinds.extend(self.time.map(Window::to_row).transpose()?.map(Kind::Window));
+        kinds.extend(self.time.map(DocumentWindow::to_row).transpose()?.map(Kind::Window));
         kinds.extend((!self.country.is_empty()).then(|| Kind::Countries(texts(self.country))));
         kinds.extend(
             (!self.asn.is_empty()).then(|| Kind::Asns(pb::PolicyNumbers { numbers: self.asn.to_vec() })),
@@ -387,7 +391,7 @@ fn age(text: &str) -> Result<u64, String> {
     u64::try_from(ms).map_err(|_| bad())
 }
 
-impl Window {
+impl DocumentWindow {
     fn to_row(&self) -> Result<pb::PolicyWindow, String> {
         let day = |name: &String| {
             let known = DAYS.iter().position(|day| *day == name.as_str());
@@ -422,7 +426,7 @@ fn minute(text: &str) -> Result<u32, String> {
     if minute > 59 || whole > 24 * 60 { Err(bad()) } else { Ok(whole) }
 }
 
-impl Requests {
+impl DocumentRequests {
     fn to_row(&self) -> pb::PolicyRequests {
         let methods = self.method.0.iter().map(|method| method.to_ascii_uppercase()).collect();
         pb::PolicyRequests { methods, paths: self.path.0.clone() }

@@ -38,7 +38,7 @@ enum Missing {
 
 /// The country and autonomous system of an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Located {
+pub(super) struct GeoLocation {
     pub(super) country: Lookup<String>,
     pub(super) asn: Lookup<u32>,
 }
@@ -60,10 +60,10 @@ impl Geo {
         self.numbers.look_again();
     }
 
-    pub(super) fn place(&self, address: IpAddr) -> Located {
+    pub(super) fn place(&self, address: IpAddr) -> GeoLocation {
         let country = [PathElement::Key("country"), PathElement::Key("iso_code")];
         let asn = [PathElement::Key("autonomous_system_number")];
-        Located {
+        GeoLocation {
             country: self.look(&self.countries, address, &country),
             asn: self.look(&self.numbers, address, &asn),
         }
@@ -232,10 +232,10 @@ mod tests {
         };
         let geo = Geo::open(&settings);
         let at = |address: &str| geo.place(address.parse().unwrap());
-        let known = Located { country: Lookup::Known("DE".into()), asn: Lookup::Known(64_512) };
+        let known = GeoLocation { country: Lookup::Known("DE".into()), asn: Lookup::Known(64_512) };
         assert_eq!(at("203.0.113.9"), known);
         assert_eq!(at("::ffff:203.0.113.9"), known);
-        assert_eq!(at("10.0.0.1"), Located { country: Lookup::Absent, asn: Lookup::Absent });
+        assert_eq!(at("10.0.0.1"), GeoLocation { country: Lookup::Absent, asn: Lookup::Absent });
         // IPv6 cannot be looked up in a file for IPv4.
         assert_eq!(at("2001:db8::1").country, Lookup::Unavailable);
     }

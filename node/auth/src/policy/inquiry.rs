@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use conclave_policy::VerdictExplanation;
 use conclave_state::{State, application::Application, policy::Version, user::User};
 
-use super::{Auth, Circumstances, Decision, why_of_access_rule};
+use super::{Auth, Circumstances, DecisionRecord, why_of_access_rule};
 
 /// The circumstances of a test.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct Subject {
 
 /// The result of a test.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct PolicyTestResult {
     pub allowed: bool,
     /// Counted from 0.
     pub row: Option<usize>,
@@ -34,9 +34,9 @@ pub struct Found {
 
 /// A recorded decision that a candidate would change.
 #[derive(Clone, Debug)]
-pub struct Changed {
-    pub decision: Arc<Decision>,
-    pub would: Found,
+pub struct ChangedDecision {
+    pub decision: Arc<DecisionRecord>,
+    pub would: PolicyTestResult,
 }
 
 impl Auth {
@@ -47,10 +47,10 @@ impl Auth {
         application: &Application,
         user: &Arc<User>,
         subject: &Subject,
-    ) -> Option<Found> {
+    ) -> Option<PolicyTestResult> {
         let around = Circumstances {
             address: subject.address,
-            request: subject.request.as_ref().map(|(method, host, target)| super::Asked {
+            request: subject.request.as_ref().map(|(method, host, target)| super::AppRequest {
                 method: Some(method.as_str()),
                 host,
                 target,
@@ -63,7 +63,7 @@ impl Auth {
         }
         let Some(version) = state.active_policy(application.id) else {
             let (allowed, why) = (application.access.admits(user), why_of_access_rule(application, user));
-            return Some(Found { allowed, row: None, version: 0, why });
+            return Some(PolicyTestResult { allowed, row: None, version: 0, why });
         };
         Some(self.found(version, state, user, &around, subject.at_ms))
     }
@@ -75,9 +75,9 @@ impl Auth {
         state: &State,
         application: &Application,
         candidate: &Version,
-    ) -> (u64, Vec<Changed>) {
+    ) -> (u64, Vec<ChangedDecision>) {
         let (mut looked_at, mut changed) = (0, Vec::new());
-        for decision in self.policies().journal().of(application.id) {
+        for decision in self.policies().decision_log().of(application.id) {
             if decision.around.is_cut {
                 continue;
             }
@@ -85,7 +85,7 @@ impl Auth {
             let around = decision.around.circumstances();
             let would = self.found(candidate, state, &decision.user, &around, decision.at_ms);
             if would.allowed != decision.allowed {
-                changed.push(Changed { decision, would });
+                changed.push(ChangedDecision { decision, would });
             }
         }
         (looked_at, changed)
@@ -98,9 +98,14 @@ impl Auth {
         user: &Arc<User>,
         around: &Circumstances<'_>,
         at_ms: u64,
-    ) -> Found {
+    ) -> PolicyTestResult {
         let judged = self.judged_by(version, state, user, around, at_ms);
         let why = self.why_of(version, &judged, state, user, around, at_ms);
-        Found { allowed: judged.verdict.allowed, row: judged.verdict.row, version: version.version, why }
+        PolicyTestResult {
+            allowed: judged.verdict.allowed,
+            row: judged.verdict.row,
+            version: version.version,
+            why,
+        }
     }
 }

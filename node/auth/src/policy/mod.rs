@@ -8,7 +8,7 @@
 //! | `translate` | from the replicated row to the compiler's input |
 //! | `compiled` | compiled policies, by version |
 //! | `geo` | countries and autonomous systems, from local files |
-//! | `journal` | the decision log, for later explanations |
+//! | `decision_log` | the decision log, for later explanations |
 //! | `shadow` | the effect that a candidate would have had |
 //! | `inquiry` | decisions without a request: tests, replays |
 //!
@@ -17,10 +17,10 @@
 
 mod circumstances;
 mod compiled;
+mod decision_log;
 pub mod document;
 mod geo;
 mod inquiry;
-mod journal;
 mod shadow;
 mod translate;
 
@@ -30,24 +30,24 @@ use conclave_policy::{CanonicalPath, Facts, Policy, PolicyVerdict, VerdictExplan
 use conclave_state::{State, application::Application, client::Client, policy::Version, user::User};
 use http::{HeaderName, HeaderValue};
 
-pub(crate) use circumstances::person;
-pub use circumstances::{Asked, Circumstances};
-pub use inquiry::{Changed, Found, Subject};
-pub use journal::{Decision, node_of};
-pub use shadow::{Difference, Report};
+pub(crate) use circumstances::user_facts;
+pub use circumstances::{AppRequest, Circumstances};
+pub use decision_log::{DecisionRecord, node_of};
+pub use inquiry::{ChangedDecision, PolicyTestResult, Subject};
+pub use shadow::{ShadowDifference, ShadowReport};
 
 use super::Auth;
-use compiled::Compiled;
+use compiled::CompiledPolicies;
 use conclave_config as config;
+use decision_log::DecisionLog;
 use geo::Geo;
-use journal::Journal;
 use shadow::{Shadows, Verdicts};
 
 /// Compiled policies and the data that goes with them.
 pub struct Policies {
-    compiled: Compiled,
+    compiled: CompiledPolicies,
     geo: Arc<Geo>,
-    journal: Journal,
+    decision_log: DecisionLog,
     shadows: Shadows,
 }
 
@@ -64,9 +64,9 @@ pub struct Judgement {
 impl Policies {
     pub fn new(settings: &config::PolicyConfig) -> Self {
         Self {
-            compiled: Compiled::default(),
+            compiled: CompiledPolicies::default(),
             geo: Arc::new(Geo::open(&settings.geoip)),
-            journal: Journal::new(settings.sample_allows),
+            decision_log: DecisionLog::new(settings.sample_allows),
             shadows: Shadows::default(),
         }
     }
@@ -80,13 +80,13 @@ impl Policies {
         &self.shadows
     }
 
-    pub const fn journal(&self) -> &Journal {
-        &self.journal
+    pub const fn decision_log(&self) -> &DecisionLog {
+        &self.decision_log
     }
 }
 
 /// A verdict with the data behind it.
-struct Judged {
+struct ReasonedVerdict {
     verdict: PolicyVerdict,
     /// 0 means the access rule.
     version: u64,
@@ -108,15 +108,15 @@ impl Auth {
         let judged = self.verdict(state, application, user, around, now_ms);
         let allowed = judged.verdict.allowed;
         self.watch(state, application, user, around, allowed);
-        if allowed && !policies.journal.samples_this(now_ms) {
+        if allowed && !policies.decision_log.samples_this(now_ms) {
             return Judgement { allowed, decision: None, headers: judged.headers };
         }
         let why = match state.active_policy(application.id) {
             Some(version) => self.why_of(version, &judged, state, user, around, now_ms),
             None => why_of_access_rule(application, user),
         };
-        let id = journal::new_id(self.cluster().node_id(), &*self.runtime().entropy);
-        policies.journal.record(Decision {
+        let id = decision_log::new_id(self.cluster().node_id(), &*self.runtime().entropy);
+        policies.decision_log.record(DecisionRecord {
             id: id.clone(),
             at_ms: now_ms,
             application: application.id,
@@ -155,7 +155,7 @@ impl Auth {
         let Some(candidate) = state.candidate_policy(application.id) else { return };
         let now_ms = self.now(state).0;
         let would = self.judged_by(candidate, state, user, around, now_ms);
-        let opens = around.request.is_some_and(|asked| self.opens(candidate, &asked).is_some());
+        let opens = around.request.is_some_and(|request| self.opens(candidate, &request).is_some());
         let verdict = if opens { shadow::OPEN } else { would.verdict };
         let why = || {
             if opens {
@@ -174,7 +174,7 @@ impl Auth {
         &self,
         state: &State,
         application: &Application,
-        asked: &Asked<'_>,
+        request: &AppRequest<'_>,
         is_allowed: bool,
     ) {
         let Some(candidate) = state.candidate_policy(application.id) else { return };
@@ -184,7 +184,7 @@ impl Auth {
         if !has_public(candidate) && !state.active_policy(application.id).is_some_and(has_public) {
             return;
         }
-        let opens = self.opens(candidate, asked).is_some();
+        let opens = self.opens(candidate, request).is_some();
         let (would, why) =
             if opens { (shadow::OPEN, shadow::IS_PUBLIC) } else { (shadow::CLOSED, shadow::IS_NOT_PUBLIC) };
         let verdicts = Verdicts { is_allowed, would, why: why.to_owned() };
@@ -241,18 +241,18 @@ impl Auth {
         &self,
         state: &State,
         application: &Application,
-        asked: &Asked<'_>,
+        request: &AppRequest<'_>,
     ) -> Option<Vec<(HeaderName, HeaderValue)>> {
-        self.opens(state.active_policy(application.id)?, asked)
+        self.opens(state.active_policy(application.id)?, request)
     }
 
-    fn opens(&self, version: &Version, asked: &Asked<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
+    fn opens(&self, version: &Version, request: &AppRequest<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
         let policy = self.policies().compiled.get(version);
         let policy = policy.as_ref().as_ref().filter(|policy| policy.has_public())?;
-        let path = CanonicalPath::parse(asked.target);
+        let path = CanonicalPath::parse(request.target);
         let names = policy.headers().filter_map(|(name, _)| HeaderName::from_bytes(name.as_bytes()).ok());
         policy
-            .is_public(asked.method?, path.as_ref())
+            .is_public(request.method?, path.as_ref())
             .then(|| names.map(|name| (name, HeaderValue::from_static(""))).collect())
     }
 
@@ -263,10 +263,10 @@ impl Auth {
         user: &Arc<User>,
         around: &Circumstances<'_>,
         now_ms: u64,
-    ) -> Judged {
+    ) -> ReasonedVerdict {
         let Some(version) = state.active_policy(application.id) else {
             let verdict = by_access_rule(application, user);
-            return Judged { verdict, version: 0, why: None, headers: Vec::new() };
+            return ReasonedVerdict { verdict, version: 0, why: None, headers: Vec::new() };
         };
         self.judged_by(version, state, user, around, now_ms)
     }
@@ -278,15 +278,16 @@ impl Auth {
         user: &Arc<User>,
         around: &Circumstances<'_>,
         now_ms: u64,
-    ) -> Judged {
+    ) -> ReasonedVerdict {
         let compiled = self.policies().compiled.get(version);
         let Some(policy) = compiled.as_ref() else {
             let (verdict, why) = (PolicyVerdict::UNCOMPILED, Some(uncompiled()));
-            return Judged { verdict, version: version.version, why, headers: Vec::new() };
+            return ReasonedVerdict { verdict, version: version.version, why, headers: Vec::new() };
         };
         self.with_facts(policy, state, user, around, now_ms, |facts| {
             let verdict = policy.decide(facts);
-            let mut judged = Judged { verdict, version: version.version, why: None, headers: Vec::new() };
+            let mut judged =
+                ReasonedVerdict { verdict, version: version.version, why: None, headers: Vec::new() };
             if verdict.allowed {
                 match extra_headers(policy, facts) {
                     Ok(headers) => judged.headers = headers,
@@ -305,7 +306,7 @@ impl Auth {
     fn why_of(
         &self,
         version: &Version,
-        judged: &Judged,
+        judged: &ReasonedVerdict,
         state: &State,
         user: &Arc<User>,
         around: &Circumstances<'_>,
@@ -330,12 +331,12 @@ impl Auth {
         now_ms: u64,
         run: impl FnOnce(&Facts<'_>) -> T,
     ) -> T {
-        let person = circumstances::Known { state, user };
-        let asked = around.request.filter(|_| policy.reads_path());
-        let path = asked.and_then(|asked| CanonicalPath::parse(asked.target));
+        let user_facts = circumstances::UserFacts { state, user };
+        let request = around.request.filter(|_| policy.reads_path());
+        let path = request.and_then(|request| CanonicalPath::parse(request.target));
         let place =
             around.address.filter(|_| policy.reads_place()).map(|address| self.policies().geo.place(address));
-        run(&around.facts(&person, path.as_ref(), place.as_ref(), now_ms))
+        run(&around.facts(&user_facts, path.as_ref(), place.as_ref(), now_ms))
     }
 }
 

@@ -24,7 +24,7 @@ const MAX_DIFFERENCES: usize = 100;
 
 /// The observations about one candidate on this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct ShadowReport {
     /// The candidate's version.
     pub version: u64,
     /// Requests that both policies decided.
@@ -36,12 +36,12 @@ pub struct Report {
     /// Of `would_deny`, those where the candidate could not be evaluated.
     pub faults: u64,
     /// The youngest differences, oldest first.
-    pub differences: VecDeque<Difference>,
+    pub differences: VecDeque<ShadowDifference>,
 }
 
 /// One kind of difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
+pub struct ShadowDifference {
     /// Empty if no user was signed in.
     pub username: String,
     /// The candidate's verdict.
@@ -65,7 +65,7 @@ pub(super) struct Verdicts {
 /// The reports of all watched candidates.
 #[derive(Default)]
 pub struct Shadows {
-    reports: Mutex<BTreeMap<ApplicationId, Report>>,
+    reports: Mutex<BTreeMap<ApplicationId, ShadowReport>>,
 }
 
 impl Shadows {
@@ -83,20 +83,20 @@ impl Shadows {
         }
         let report = reports.entry(application.id).or_default();
         if report.version != version {
-            *report = Report { version, ..Report::default() };
+            *report = ShadowReport { version, ..ShadowReport::default() };
         }
         report.note(username, verdicts, at_ms);
     }
 
     /// The report about this version of the candidate.
-    pub fn report(&self, application: ApplicationId, version: u64) -> Report {
+    pub fn report(&self, application: ApplicationId, version: u64) -> ShadowReport {
         let reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         let known = reports.get(&application).filter(|report| report.version == version);
-        known.cloned().unwrap_or_else(|| Report { version, ..Report::default() })
+        known.cloned().unwrap_or_else(|| ShadowReport { version, ..ShadowReport::default() })
     }
 }
 
-impl Report {
+impl ShadowReport {
     fn note(&mut self, username: &str, Verdicts { is_allowed, would, why }: Verdicts, at_ms: u64) {
         self.seen += 1;
         if is_allowed == would.allowed {
@@ -108,14 +108,14 @@ impl Report {
             self.would_deny += 1;
             self.faults += u64::from(matches!(would.reason, Reason::Fault(_)));
         }
-        let is_same = |known: &Difference| {
+        let is_same = |known: &ShadowDifference| {
             known.username == username && known.would_allow == would.allowed && known.row == would.row
         };
         let before = self.differences.iter().position(is_same).and_then(|at| self.differences.remove(at));
         if self.differences.len() >= MAX_DIFFERENCES {
             self.differences.pop_front();
         }
-        self.differences.push_back(Difference {
+        self.differences.push_back(ShadowDifference {
             username: username.to_owned(),
             would_allow: would.allowed,
             row: would.row,

@@ -57,7 +57,7 @@ fn condition(condition: &pb::PolicyCondition) -> Result<Condition, String> {
         Kind::Countries(countries) => Condition::Country(countries.texts.clone()),
         Kind::Asns(asns) => Condition::Asn(asns.numbers.clone()),
         Kind::MfaWithinMs(ms) => Condition::MfaWithin(*ms),
-        Kind::Requests(asked) => Condition::Request(requests(asked)),
+        Kind::Requests(request) => Condition::Request(requests(request)),
         Kind::Expression(text) => Condition::Expression(text.clone()),
     })
 }

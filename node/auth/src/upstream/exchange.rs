@@ -6,12 +6,12 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::{Auth, AuthError, ticket::Step};
+use crate::{Auth, AuthError, ticket::LoginStep};
 
 use super::{
-    Flight, Identity, UpstreamError,
-    id_token::{self, Expected, IdTokenError},
-    provider::Provider,
+    UpstreamError, UpstreamIdentity, UpstreamLogin,
+    id_token::{self, ExpectedClaims, IdTokenError},
+    provider::ProviderMetadata,
 };
 
 /// RFC 6749 §5.1. Some providers send an error with status 200.
@@ -28,26 +28,26 @@ impl Auth {
     pub(super) async fn redeem_upstream_code(
         &self,
         upstream: &Upstream,
-        provider: &Provider,
-        flight: &Flight,
+        provider: &ProviderMetadata,
+        login: &UpstreamLogin,
         code: &str,
-    ) -> Result<Identity, UpstreamError> {
-        let tokens = self.upstream_tokens(upstream, provider, flight, code).await?;
+    ) -> Result<UpstreamIdentity, UpstreamError> {
+        let tokens = self.upstream_tokens(upstream, provider, login, code).await?;
         if !upstream.is_openid() {
             let claims = self.upstream_userinfo(provider, &tokens).await?;
             // Nothing of it is signed, so it may not state the time of authentication.
-            let identity = Identity::read(&claims, &upstream.claims)?;
-            return Ok(Identity { auth_time_secs: None, ..identity });
+            let identity = UpstreamIdentity::read(&claims, &upstream.claims)?;
+            return Ok(UpstreamIdentity { auth_time_secs: None, ..identity });
         }
-        let claims = self.id_token_claims(upstream, provider, flight, &tokens.id_token).await?;
-        let mut identity = Identity::read(&claims, &upstream.claims)?;
+        let claims = self.id_token_claims(upstream, provider, login, &tokens.id_token).await?;
+        let mut identity = UpstreamIdentity::read(&claims, &upstream.claims)?;
         let is_known = self.cluster().view().identity(&upstream.name, &identity.subject).is_some();
         let may_be_new = !is_known
-            && matches!(flight.ticket.step, Step::Login { .. })
+            && matches!(login.ticket.step, LoginStep::Login { .. })
             && upstream.rule.admission != Admission::None;
         if may_be_new && identity.email.is_empty() && provider.userinfo.is_some() {
             let more = self.upstream_userinfo(provider, &tokens).await?;
-            let more = Identity::read(&more, &upstream.claims)?;
+            let more = UpstreamIdentity::read(&more, &upstream.claims)?;
             // OIDC Core §5.3.2: otherwise it is about another user.
             if more.subject != identity.subject {
                 return Err(UpstreamError::Answer("its userinfo is about another subject".into()));
@@ -60,11 +60,11 @@ impl Auth {
     async fn upstream_tokens(
         &self,
         upstream: &Upstream,
-        provider: &Provider,
-        flight: &Flight,
+        provider: &ProviderMetadata,
+        login: &UpstreamLogin,
         code: &str,
     ) -> Result<Tokens, UpstreamError> {
-        let (redirect_uri, verifier) = (self.upstream_redirect_uri(&upstream.name), flight.verifier());
+        let (redirect_uri, verifier) = (self.upstream_redirect_uri(&upstream.name), login.verifier());
         let secret = self.upstream_secret(upstream)?;
         let mut form = vec![
             ("grant_type", "authorization_code"),
@@ -98,12 +98,12 @@ impl Auth {
     async fn id_token_claims(
         &self,
         upstream: &Upstream,
-        provider: &Provider,
-        flight: &Flight,
+        provider: &ProviderMetadata,
+        login: &UpstreamLogin,
         token: &str,
     ) -> Result<Map<String, Value>, UpstreamError> {
-        let nonce = flight.nonce();
-        let expected = Expected {
+        let nonce = login.nonce();
+        let expected = ExpectedClaims {
             issuer: provider.issuer.as_deref().unwrap_or_default(),
             client_id: &upstream.client_id,
             nonce: &nonce,
@@ -121,7 +121,7 @@ impl Auth {
 
     async fn upstream_userinfo(
         &self,
-        provider: &Provider,
+        provider: &ProviderMetadata,
         tokens: &Tokens,
     ) -> Result<Map<String, Value>, UpstreamError> {
         let url = provider.userinfo.as_deref().unwrap_or_default();

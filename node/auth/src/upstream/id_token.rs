@@ -35,7 +35,7 @@ pub enum IdTokenError {
 }
 
 /// The values that the claims must have.
-pub(super) struct Expected<'a> {
+pub(super) struct ExpectedClaims<'a> {
     pub issuer: &'a str,
     pub client_id: &'a str,
     pub nonce: &'a str,
@@ -50,7 +50,7 @@ pub(super) fn verify(
     token: &str,
     keys: &[VerifyingKey],
     algs: &[Alg],
-    expected: &Expected<'_>,
+    expected: &ExpectedClaims<'_>,
 ) -> Result<Map<String, Value>, IdTokenError> {
     let claims = signed(token, keys, algs)?;
     let claims: Map<String, Value> = serde_json::from_slice(&claims).map_err(|_| IdTokenError::Malformed)?;
@@ -76,7 +76,7 @@ fn signed(token: &str, keys: &[VerifyingKey], algs: &[Alg]) -> Result<Vec<u8>, I
     Err(worst)
 }
 
-fn check(claims: &Map<String, Value>, expected: &Expected<'_>) -> Result<(), IdTokenError> {
+fn check(claims: &Map<String, Value>, expected: &ExpectedClaims<'_>) -> Result<(), IdTokenError> {
     let text = |name: &str| claims.get(name).and_then(Value::as_str);
     if text("iss") != Some(expected.issuer) {
         return Err(IdTokenError::Issuer);
@@ -126,8 +126,8 @@ mod tests {
 
     use super::*;
 
-    const EXPECTED: Expected<'static> =
-        Expected { issuer: "https://i.test", client_id: "me", nonce: "n", now_secs: 1_000 };
+    const EXPECTED: ExpectedClaims<'static> =
+        ExpectedClaims { issuer: "https://i.test", client_id: "me", nonce: "n", now_secs: 1_000 };
 
     fn judged(change: impl FnOnce(&mut Map<String, Value>)) -> Result<(), IdTokenError> {
         let claims =

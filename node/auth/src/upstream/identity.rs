@@ -12,7 +12,7 @@ const MAX_EMAIL_BYTES: usize = 254;
 
 /// A user's identity at a provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Identity {
+pub struct UpstreamIdentity {
     pub subject: String,
     pub username: String,
     pub name: String,
@@ -27,7 +27,7 @@ pub struct Identity {
     pub first_token_hash: Vec<u8>,
 }
 
-impl Identity {
+impl UpstreamIdentity {
     /// Reads the claims. The subject may be a number, as with plain OAuth 2.0 providers.
     pub(super) fn read(claims: &Map<String, Value>, names: &Claims) -> Result<Self, UpstreamError> {
         let find = |name: &str, usual: &str| claims.get(if name.is_empty() { usual } else { name });
@@ -106,8 +106,8 @@ mod tests {
 
     use super::*;
 
-    fn read(claims: &Value, names: &Claims) -> Result<Identity, UpstreamError> {
-        Identity::read(claims.as_object().unwrap(), names)
+    fn read(claims: &Value, names: &Claims) -> Result<UpstreamIdentity, UpstreamError> {
+        UpstreamIdentity::read(claims.as_object().unwrap(), names)
     }
 
     #[test]

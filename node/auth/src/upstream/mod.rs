@@ -2,22 +2,22 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `flight` | a login at a provider in progress: sealed, carried by `state`, bound to the browser |
+//! | `login` | a login at a provider in progress: sealed, carried by `state`, bound to the browser |
 //! | `provider` | a provider's endpoints and keys, fetched and cached |
 //! | `exchange` | exchanges a code for the provider's claims |
 //! | `id_token` | validates an ID token: signature, issuer, audience, times, nonce |
 //! | `identity` | the provider's claims about the user, by the configured names |
-//! | `arrive` | the one write at the end: a session, or a link |
+//! | `complete` | the one write at the end: a session, or a link |
 //!
 //! The provider is trusted about its own subjects and nothing else: an e-mail address, verified or not, never leads to
 //! an account here. All requests go through [`Outbound`], a bounded number at a time. One-time values are spent by the
 //! final write, inside the rules, so that any node may handle the callback.
 
-mod arrive;
+mod complete;
 mod exchange;
-mod flight;
 mod id_token;
 mod identity;
+mod login;
 mod provider;
 
 use std::{sync::Arc, time::Duration};
@@ -33,13 +33,13 @@ use conclave_http::{Outbound, outbound::OutboundError};
 
 use super::{
     Auth, AuthError,
-    ticket::{Step, Target, Ticket, TicketError},
+    ticket::{LoginStep, LoginTarget, Ticket, TicketError},
 };
 
-pub use arrive::{is_decided_by_handle, is_kept_by_handle};
-pub use flight::{Callback, Flight};
+pub use complete::{is_decided_by_handle, is_kept_by_handle};
 pub use id_token::IdTokenError;
-pub use identity::Identity;
+pub use identity::UpstreamIdentity;
+pub use login::{Callback, UpstreamLogin};
 
 use provider::Providers;
 
@@ -160,7 +160,11 @@ impl Auth {
     ///
     /// # Errors
     /// [`UpstreamError`].
-    pub async fn depart(&self, name: &str, ticket: Ticket) -> Result<String, UpstreamError> {
+    pub async fn upstream_authorization_url(
+        &self,
+        name: &str,
+        ticket: Ticket,
+    ) -> Result<String, UpstreamError> {
         let state = self.cluster().view();
         let upstream = able(&state, name)?;
         let age = wanted_age(&ticket);
@@ -172,11 +176,11 @@ impl Auth {
             return Ok(format!("{ATMOSPHERE}?ticket={}", self.seal(&ticket)?));
         }
         let provider = self.upstreams().providers.of(self, upstream).await?;
-        let flight = Flight::begin(ticket, name, &*self.runtime().entropy);
-        let sealed = self.seal_flight(&flight)?;
+        let login = UpstreamLogin::begin(ticket, name, &*self.runtime().entropy);
+        let sealed = self.seal_upstream_login(&login)?;
         let redirect_uri = self.upstream_redirect_uri(name);
-        let asked = flight::Asked { upstream, redirect_uri: &redirect_uri, state: &sealed, age };
-        flight.address(&provider.authorization, &asked).ok_or_else(|| {
+        let request = login::UpstreamRequest { upstream, redirect_uri: &redirect_uri, state: &sealed, age };
+        login.authorization_url(&provider.authorization, &request).ok_or_else(|| {
             UpstreamError::Answer("its authorization endpoint is not an http or https URL".into())
         })
     }
@@ -185,14 +189,14 @@ impl Auth {
     ///
     /// # Errors
     /// [`UpstreamError`].
-    pub async fn land(
+    pub async fn exchange_upstream_code(
         &self,
         name: &str,
-        flight: &Flight,
+        login: &UpstreamLogin,
         callback: &Callback,
-    ) -> Result<Identity, UpstreamError> {
+    ) -> Result<UpstreamIdentity, UpstreamError> {
         let _place = self.upstreams().places.try_acquire().map_err(|_| AuthError::Busy)?;
-        if flight.upstream != name {
+        if login.upstream != name {
             return Err(UpstreamError::MixUp);
         }
         let state = self.cluster().view();
@@ -204,9 +208,9 @@ impl Auth {
         }
         let code = callback.code.as_deref().filter(|code| !code.is_empty());
         let code = code.ok_or_else(|| UpstreamError::Answer("it sent no code".into()))?;
-        let identity = self.redeem_upstream_code(upstream, &provider, flight, code).await?;
-        if let Some(age) = wanted_age(&flight.ticket) {
-            let least = (flight.ticket.issued_at_ms / 1_000).saturating_sub(age).saturating_sub(SKEW_SECS);
+        let identity = self.redeem_upstream_code(upstream, &provider, login, code).await?;
+        if let Some(age) = wanted_age(&login.ticket) {
+            let least = (login.ticket.issued_at_ms / 1_000).saturating_sub(age).saturating_sub(SKEW_SECS);
             if identity.auth_time_secs.is_none_or(|at| at < least) {
                 return Err(UpstreamError::NotFresh);
             }
@@ -223,13 +227,16 @@ fn able<'a>(state: &'a State, name: &str) -> Result<&'a Upstream, UpstreamError>
 
 /// Maximum age of the user's authentication for this login, seconds; `None` for any age.
 pub fn wanted_age(ticket: &Ticket) -> Option<u64> {
-    if matches!(ticket.step, Step::Login { fresh: true }) {
+    if matches!(ticket.step, LoginStep::Login { fresh: true }) {
         return Some(0);
     }
     match &ticket.target {
-        Target::Authorize(request) if request.prompt.login => Some(0),
-        Target::Authorize(request) => request.max_age_secs,
-        Target::Open { .. } | Target::Home | Target::Device { .. } | Target::Leave { .. } => None,
+        LoginTarget::Authorize(request) if request.prompt.login => Some(0),
+        LoginTarget::Authorize(request) => request.max_age_secs,
+        LoginTarget::Open { .. }
+        | LoginTarget::Home
+        | LoginTarget::Device { .. }
+        | LoginTarget::Leave { .. } => None,
     }
 }
 

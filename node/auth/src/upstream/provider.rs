@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use conclave_state::upstream::{Place, Upstream};
+use conclave_state::upstream::{ProviderLocation, Upstream};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
@@ -30,7 +30,7 @@ const MAX_KEPT: usize = 64;
 
 /// A provider's endpoints and capabilities.
 #[derive(Clone, Debug)]
-pub struct Provider {
+pub struct ProviderMetadata {
     pub issuer: Option<String>,
     pub authorization: String,
     pub token: String,
@@ -67,11 +67,11 @@ struct Kept<T> {
 /// The fetched documents and keys, by issuer.
 #[derive(Default)]
 pub(super) struct Providers {
-    documents: Mutex<BTreeMap<String, Kept<Provider>>>,
+    documents: Mutex<BTreeMap<String, Kept<ProviderMetadata>>>,
     keys: Mutex<BTreeMap<String, Kept<Vec<VerifyingKey>>>>,
 }
 
-impl Provider {
+impl ProviderMetadata {
     fn of_endpoints(authorization: &str, token: &str, userinfo: &str) -> Self {
         Self {
             issuer: None,
@@ -118,14 +118,14 @@ impl Provider {
 
 impl Providers {
     /// The provider, from its cached or freshly fetched document.
-    pub async fn of(&self, auth: &Auth, upstream: &Upstream) -> Result<Arc<Provider>, UpstreamError> {
-        let issuer = match &upstream.place {
-            Place::Issuer(issuer) => issuer,
-            Place::Endpoints { authorization, token, userinfo } => {
-                return Ok(Arc::new(Provider::of_endpoints(authorization, token, userinfo)));
+    pub async fn of(&self, auth: &Auth, upstream: &Upstream) -> Result<Arc<ProviderMetadata>, UpstreamError> {
+        let issuer = match &upstream.location {
+            ProviderLocation::Issuer(issuer) => issuer,
+            ProviderLocation::Endpoints { authorization, token, userinfo } => {
+                return Ok(Arc::new(ProviderMetadata::of_endpoints(authorization, token, userinfo)));
             }
             // Each user has a different server there; its own slice finds it.
-            Place::Atmosphere => return Err(UpstreamError::Unknown),
+            ProviderLocation::Atmosphere => return Err(UpstreamError::Unknown),
         };
         let now = auth.runtime().clock.monotonic();
         let kept = look(&self.documents, issuer, now, FRESH);
@@ -142,7 +142,7 @@ impl Providers {
     pub async fn keys(
         &self,
         auth: &Auth,
-        provider: &Provider,
+        provider: &ProviderMetadata,
         again: bool,
     ) -> Result<Arc<Vec<VerifyingKey>>, UpstreamError> {
         let issuer = provider.issuer.as_deref().unwrap_or_default();
@@ -180,13 +180,13 @@ fn keep<T>(kept: &Mutex<BTreeMap<String, Kept<T>>>, key: &str, at: Duration, wha
 }
 
 /// OIDC Discovery §4: the document must name exactly the configured issuer.
-async fn discover(auth: &Auth, issuer: &str) -> Result<Provider, UpstreamError> {
+async fn discover(auth: &Auth, issuer: &str) -> Result<ProviderMetadata, UpstreamError> {
     let url = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
     let document: Document = fetch(auth, &url).await?;
     if document.issuer != issuer {
         return Err(UpstreamError::Answer("its document names another issuer than was configured".into()));
     }
-    let provider = Provider::of_document(document);
+    let provider = ProviderMetadata::of_document(document);
     if provider.algs.is_empty() {
         return Err(UpstreamError::Answer("it signs with no algorithm that is accepted here".into()));
     }
@@ -213,10 +213,10 @@ async fn fetch<T: for<'de> Deserialize<'de>>(auth: &Auth, url: &str) -> Result<T
 mod tests {
     use super::*;
 
-    fn provider(document: &str) -> Provider {
+    fn provider(document: &str) -> ProviderMetadata {
         let minimal =
             r#""issuer":"https://i","authorization_endpoint":"a","token_endpoint":"t","jwks_uri":"j""#;
-        Provider::of_document(serde_json::from_str(&format!("{{{minimal}{document}}}")).unwrap())
+        ProviderMetadata::of_document(serde_json::from_str(&format!("{{{minimal}{document}}}")).unwrap())
     }
 
     #[test]

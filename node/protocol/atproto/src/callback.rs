@@ -20,20 +20,20 @@ use super::{
     error::AtmosphereError,
     exchange::{Exchange, Token},
     profile::{self, Profile},
-    resolve::Somebody,
+    resolve::ResolvedIdentity,
     server,
     transaction::Transaction,
 };
 use conclave_auth::{
     AuthError,
-    derive::Derivation,
-    ticket::Step,
-    upstream::{Flight, Identity, is_decided_by_handle, is_kept_by_handle},
+    ticket::LoginStep,
+    upstream::{UpstreamIdentity, UpstreamLogin, is_decided_by_handle, is_kept_by_handle},
+    write_key::WriteKey,
 };
 use conclave_base::propagation;
 use conclave_cluster::{RemoteView, VerificationReason};
 use conclave_http::{ClientInfo, Fault, RequestId, cookie::Cookies};
-use conclave_web::pages::{Browser, Here};
+use conclave_web::pages::{Browser, CallbackContext};
 
 /// Time limit for everything: two documents, a post, three more documents.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -42,29 +42,29 @@ const MAX_VALUE_BYTES: usize = 2_048;
 
 /// The callback's parameters, each at most once.
 #[derive(Debug, Default)]
-struct Answered {
+struct CallbackParameters {
     state: String,
     code: Option<String>,
     iss: Option<String>,
     error: Option<String>,
 }
 
-impl Answered {
+impl CallbackParameters {
     fn parse(query: &str) -> Result<Self, AtmosphereError> {
-        let mut answered = Self::default();
+        let mut parameters = Self::default();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
             let value = value.into_owned();
             if value.len() > MAX_VALUE_BYTES {
                 return Err(AtmosphereError::StateInvalid);
             }
             let before = match &*name {
-                "state" if answered.state.is_empty() => {
-                    answered.state = value;
+                "state" if parameters.state.is_empty() => {
+                    parameters.state = value;
                     None
                 }
-                "code" => answered.code.replace(value),
-                "iss" => answered.iss.replace(value),
-                "error" => answered.error.replace(value),
+                "code" => parameters.code.replace(value),
+                "iss" => parameters.iss.replace(value),
+                "error" => parameters.error.replace(value),
                 "state" => Some(value),
                 _ => None,
             };
@@ -72,11 +72,11 @@ impl Answered {
                 return Err(AtmosphereError::StateInvalid);
             }
         }
-        Ok(answered)
+        Ok(parameters)
     }
 }
 
-pub async fn arrive(
+pub async fn handle_callback(
     State(atproto): State<Atproto>,
     id: RequestId,
     client: ClientInfo,
@@ -84,22 +84,22 @@ pub async fn arrive(
     RawQuery(query): RawQuery,
 ) -> Response {
     let query = query.unwrap_or_default();
-    let answered = match Answered::parse(&query) {
-        Ok(answered) => answered,
+    let parameters = match CallbackParameters::parse(&query) {
+        Ok(parameters) => parameters,
         Err(error) => return atproto.site.fault(&error.fault(), &id),
     };
-    let cookie = Transaction::cookie(&answered.state);
-    let arrived = async {
+    let cookie = Transaction::cookie(&parameters.state);
+    let handling = async {
         let browser = atproto.site.browser(&headers)?;
-        let transaction = transaction(&atproto, &browser, &headers, &answered).map_err(|e| e.fault())?;
+        let transaction = transaction(&atproto, &browser, &headers, &parameters).map_err(|e| e.fault())?;
         // Continues the trace of the start, on whichever node that was.
         let span = info_span!("atproto.callback");
         propagation::resume(&span, &transaction.trace);
-        let landing = async {
+        let completing = async {
             let (identity, profile) =
-                proved(&atproto, &transaction, &answered).await.map_err(|e| e.fault())?;
+                proved(&atproto, &transaction, &parameters).await.map_err(|e| e.fault())?;
             let name = transaction.upstream.clone();
-            let here = Here {
+            let context = CallbackContext {
                 site: &atproto.site,
                 id: &id,
                 headers: &headers,
@@ -107,17 +107,18 @@ pub async fn arrive(
                 name: &name,
                 browser,
             };
-            let (state, flight) = (transaction.state, Flight::landed(transaction.ticket, &name));
-            let response = here.landed(flight, &identity, &state).await?;
+            let (state, login) =
+                (transaction.state, UpstreamLogin::of_verified_callback(transaction.ticket, &name));
+            let response = context.complete(login, &identity, &state).await?;
             if let Some(profile) = profile {
                 let taking = profile::take_over(atproto.clone(), name.clone(), identity.subject, profile);
                 tokio::spawn(taking.instrument(info_span!("atproto.profile")));
             }
             Ok(response)
         };
-        landing.instrument(span).await
+        completing.instrument(span).await
     };
-    let response = arrived.await.unwrap_or_else(|fault: Fault| atproto.site.fault(&fault, &id));
+    let response = handling.await.unwrap_or_else(|fault: Fault| atproto.site.fault(&fault, &id));
     // The sign-in has ended, with either result; only a failure of the cluster leaves it open for another attempt.
     if response.status().is_server_error() {
         response
@@ -131,17 +132,17 @@ fn transaction(
     atproto: &Atproto,
     browser: &Browser,
     headers: &HeaderMap,
-    answered: &Answered,
+    parameters: &CallbackParameters,
 ) -> Result<Transaction, AtmosphereError> {
     let cookies = Cookies::of(headers);
-    let name = atproto.site.own_cookie_name(&Transaction::cookie(&answered.state));
+    let name = atproto.site.own_cookie_name(&Transaction::cookie(&parameters.state));
     let text = cookies.get(&name).ok().flatten().ok_or(AtmosphereError::StateInvalid)?;
     let transaction = Transaction::open(&atproto.site.auth, text, browser.id.as_str())
         .map_err(|_| AtmosphereError::StateInvalid)?;
-    if transaction.state() != answered.state {
+    if transaction.state() != parameters.state {
         return Err(AtmosphereError::StateInvalid);
     }
-    if answered.iss.as_deref() != Some(&transaction.issuer) {
+    if parameters.iss.as_deref() != Some(&transaction.issuer) {
         return Err(AtmosphereError::IssuerMismatch);
     }
     Ok(transaction)
@@ -153,13 +154,13 @@ fn transaction(
 async fn proved(
     atproto: &Atproto,
     transaction: &Transaction,
-    answered: &Answered,
-) -> Result<(Identity, Option<Profile>), AtmosphereError> {
-    if answered.error.is_some() {
+    parameters: &CallbackParameters,
+) -> Result<(UpstreamIdentity, Option<Profile>), AtmosphereError> {
+    if parameters.error.is_some() {
         return Err(AtmosphereError::Denied);
     }
     let code =
-        answered.code.as_deref().filter(|code| !code.is_empty()).ok_or(AtmosphereError::StateInvalid)?;
+        parameters.code.as_deref().filter(|code| !code.is_empty()).ok_or(AtmosphereError::StateInvalid)?;
     let (client, _) = atproto.open().await?;
     let (index, state) = spend(atproto, transaction).await?;
     let proving = async {
@@ -169,15 +170,15 @@ async fn proved(
         let token = exchange.redeem(code).await?;
         let judged = judged(atproto, transaction, &token).await;
         // Boxed: two concurrent requests would otherwise be a large part of this future.
-        let shown = Box::pin(shown(atproto, judged.as_ref().ok()));
-        let (profile, ()) = join(shown, exchange.revoke(&token.access)).await;
-        judged.map(|somebody| (somebody, profile))
+        let fetching = Box::pin(fetch_profile(atproto, judged.as_ref().ok()));
+        let (profile, ()) = join(fetching, exchange.revoke(&token.access)).await;
+        judged.map(|resolved| (resolved, profile))
     };
     let slow = || AtmosphereError::Unreachable(conclave_http::outbound::OutboundError::TooSlow);
-    let (somebody, profile) = timeout(LIMIT, proving).await.map_err(|_| slow())??;
+    let (resolved, profile) = timeout(LIMIT, proving).await.map_err(|_| slow())??;
     let name = profile.as_ref().map(|profile| profile.name.clone()).unwrap_or_default();
-    let mut identity = Identity { name, ..identity(&somebody, transaction) };
-    if !matches!(transaction.ticket.step, Step::Login { .. }) {
+    let mut identity = UpstreamIdentity { name, ..identity(&resolved, transaction) };
+    if !matches!(transaction.ticket.step, LoginStep::Login { .. }) {
         return Ok((identity, profile));
     }
     let (upstream, now) = (&transaction.upstream, atproto.site.auth.now(&state));
@@ -195,17 +196,17 @@ async fn proved(
 }
 
 /// The user's public profile, if the configuration imports it.
-async fn shown(atproto: &Atproto, somebody: Option<&Somebody>) -> Option<Profile> {
+async fn fetch_profile(atproto: &Atproto, resolved: Option<&ResolvedIdentity>) -> Option<Profile> {
     if !atproto.site.auth.settings().atmosphere.import_profile {
         return None;
     }
-    profile::read(atproto.net(), somebody?).await
+    profile::read(atproto.net(), resolved?).await
 }
 
 /// Requires a second node, if there is one, to confirm the handle of the DID. Called if the handle affects access.
 async fn confirmed_elsewhere(
     atproto: &Atproto,
-    identity: &Identity,
+    identity: &UpstreamIdentity,
     reason: VerificationReason,
 ) -> Result<(), AtmosphereError> {
     match atproto.site.auth.cluster().resolve_on_peer(&identity.subject, reason).await {
@@ -232,9 +233,9 @@ async fn spend(atproto: &Atproto, transaction: &Transaction) -> Result<(u64, Arc
     if auth.cluster().view().is_ticket_spent(transaction.proof()) {
         return Err(AtmosphereError::StateInvalid);
     }
-    let derivation = Derivation::fresh(&auth.deriving_keys().request, &*auth.runtime().entropy);
-    let order = Body::SpendProofs(SpendProofs { proofs: vec![transaction.spent()] });
-    match auth.cluster().propose(derivation.request(), order).await.map_err(AuthError::from) {
+    let write_key = WriteKey::fresh(&auth.deriving_keys().request, &*auth.runtime().entropy);
+    let command = Body::SpendProofs(SpendProofs { proofs: vec![transaction.spent()] });
+    match auth.cluster().propose(write_key.request(), command).await.map_err(AuthError::from) {
         Ok(committed) => Ok((committed.index, committed.state)),
         Err(AuthError::Refused(_)) => Err(AtmosphereError::StateInvalid),
         Err(error) => Err(error.into()),
@@ -248,27 +249,27 @@ async fn judged(
     atproto: &Atproto,
     transaction: &Transaction,
     token: &Token,
-) -> Result<Somebody, AtmosphereError> {
+) -> Result<ResolvedIdentity, AtmosphereError> {
     if transaction.did.as_deref().is_some_and(|meant| meant != token.did.as_str()) {
         return Err(AtmosphereError::SubjectMismatch);
     }
-    let somebody = atproto.resolver.by_did(&token.did).await?;
-    if server::issuer_of(atproto.net(), &somebody.pds).await? != transaction.issuer {
+    let resolved = atproto.resolver.by_did(&token.did).await?;
+    if server::issuer_of(atproto.net(), &resolved.pds).await? != transaction.issuer {
         return Err(AtmosphereError::SubjectMismatch);
     }
-    Ok(somebody)
+    Ok(resolved)
 }
 
 /// The identity of the user. From the server only the DID is trusted; the handle was verified by us. The name in the
 /// profile is added for new users, for display only.
-fn identity(somebody: &Somebody, transaction: &Transaction) -> Identity {
-    let handle = somebody.handle.as_ref().map(|handle| handle.as_str().to_owned()).unwrap_or_default();
-    Identity {
-        subject: somebody.did.as_str().to_owned(),
+fn identity(resolved: &ResolvedIdentity, transaction: &Transaction) -> UpstreamIdentity {
+    let handle = resolved.handle.as_ref().map(|handle| handle.as_str().to_owned()).unwrap_or_default();
+    UpstreamIdentity {
+        subject: resolved.did.as_str().to_owned(),
         username: handle.clone(),
         verified_handle: handle,
         first_token_hash: transaction.first_token_hash.clone(),
-        ..Identity::default()
+        ..UpstreamIdentity::default()
     }
 }
 
@@ -279,10 +280,11 @@ mod tests {
     #[test]
     fn no_parameter_counts_twice() {
         for twice in ["state=a&state=b", "state=a&code=x&code=y", "iss=a&iss=a", "error=x&error=y"] {
-            assert!(Answered::parse(twice).is_err(), "{twice}");
+            assert!(CallbackParameters::parse(twice).is_err(), "{twice}");
         }
-        let answered = Answered::parse("code=c&state=s&iss=i&session_state=x&session_state=y").unwrap();
-        assert_eq!((answered.state.as_str(), answered.code.as_deref()), ("s", Some("c")));
-        assert!(Answered::parse(&format!("state={}", "a".repeat(3_000))).is_err());
+        let parameters =
+            CallbackParameters::parse("code=c&state=s&iss=i&session_state=x&session_state=y").unwrap();
+        assert_eq!((parameters.state.as_str(), parameters.code.as_deref()), ("s", Some("c")));
+        assert!(CallbackParameters::parse(&format!("state={}", "a".repeat(3_000))).is_err());
     }
 }

@@ -12,7 +12,7 @@ use axum::{
 use conclave_state::{
     Stamp, State as Rows,
     client::SigningAlgorithm,
-    key::{SigningKey, Stage},
+    key::{KeyStage, SigningKey},
 };
 use serde_json::{Value, json};
 use url::{Host, Url};
@@ -100,12 +100,12 @@ pub fn described(client: &ClientIdentity, url: &PublicUrl) -> Value {
 /// key, unless an operator activated it early; then the one before it, while it is published. If no key is published
 /// long enough, the oldest, which is the likeliest to be known.
 pub fn proving_key(state: &Rows, now: Stamp) -> Option<&Arc<SigningKey>> {
-    let own = || state.keys().filter(|key| is_own(key) && key.stage != Stage::Next);
+    let own = || state.keys().filter(|key| is_own(key) && key.stage != KeyStage::Next);
     let known_for = |key: &SigningKey| Duration::from_millis(now.0.saturating_sub(key.created_at.0));
     let known = own().filter(|key| known_for(key) >= KNOWN_FOR);
     let latest = known.max_by_key(|key| match key.stage {
-        Stage::Next => None,
-        Stage::Active(since) | Stage::Retired { active_since: since, .. } => Some(since),
+        KeyStage::Next => None,
+        KeyStage::Active(since) | KeyStage::Retired { active_since: since, .. } => Some(since),
     });
     latest.or_else(|| own().min_by_key(|key| key.created_at))
 }

@@ -2,7 +2,7 @@
 
 use url::{Host, Url};
 
-use super::{error::AtmosphereError, identifier::Handle};
+use super::{error::AtmosphereError, identifier::AtprotoHandle};
 
 /// `did:plc` is 24 characters of base32 after its name.
 const PLC_CHARS: usize = 24;
@@ -23,7 +23,7 @@ impl Did {
             }
             // A host name and nothing else: no path, no port, no IP address, no percent-encoding.
             Some(("web", host)) if text.starts_with("did:") => {
-                Handle::parse(host, dev).is_ok_and(|name| name.as_str() == host)
+                AtprotoHandle::parse(host, dev).is_ok_and(|name| name.as_str() == host)
                     || (dev && is_this_machine(host))
             }
             _ => false,

@@ -5,14 +5,14 @@ use serde_json::Value;
 use super::{
     did::Did,
     error::AtmosphereError,
-    identifier::{Handle, server},
+    identifier::{AtprotoHandle, server},
 };
 
 /// The content of a DID's own document, the only source of these facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Described {
+pub struct DidDocument {
     /// The first handle that it claims. Confirmed only if the handle claims the DID as well.
-    pub handle: Option<Handle>,
+    pub handle: Option<AtprotoHandle>,
     /// The origin of its personal data server.
     pub pds: String,
 }
@@ -21,20 +21,20 @@ pub struct Described {
 ///
 /// # Errors
 /// [`AtmosphereError::ProviderInvalid`] with a description for the log.
-pub fn read(document: &Value, did: &Did, dev: bool) -> Result<Described, AtmosphereError> {
+pub fn read(document: &Value, did: &Did, dev: bool) -> Result<DidDocument, AtmosphereError> {
     let wrong = |why| Err(AtmosphereError::ProviderInvalid(why));
     if document.get("id").and_then(Value::as_str) != Some(did.as_str()) {
         return wrong("the DID document is of another DID");
     }
     let Some(pds) = pds(document) else { return wrong("the DID document names no personal data server") };
-    Ok(Described { handle: handle(document, dev), pds })
+    Ok(DidDocument { handle: handle(document, dev), pds })
 }
 
-fn handle(document: &Value, dev: bool) -> Option<Handle> {
+fn handle(document: &Value, dev: bool) -> Option<AtprotoHandle> {
     let names = document.get("alsoKnownAs")?.as_array()?;
     // The first valid one; later ones are not claims.
     let claimed = names.iter().filter_map(|name| name.as_str()?.strip_prefix("at://"));
-    claimed.into_iter().find_map(|name| Handle::parse(name, dev).ok())
+    claimed.into_iter().find_map(|name| AtprotoHandle::parse(name, dev).ok())
 }
 
 /// The first service of that kind is used, even if its address is invalid; others are not tried.
@@ -68,7 +68,7 @@ mod tests {
         })
     }
 
-    fn with(name: &str, value: Value) -> Result<Described, AtmosphereError> {
+    fn with(name: &str, value: Value) -> Result<DidDocument, AtmosphereError> {
         let mut document = document();
         document[name] = value;
         read(&document, &Did::parse(DID, false).unwrap(), false)

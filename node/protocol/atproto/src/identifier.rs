@@ -15,7 +15,7 @@ const TEST: &str = "test";
 /// A user, or the server at which they sign in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identifier {
-    Handle(Handle),
+    Handle(AtprotoHandle),
     Did(Did),
     /// An origin without a trailing slash. The user is known only at the end.
     Server(String),
@@ -34,9 +34,9 @@ impl Identifier {
 
 /// A domain name of at least two labels, lower case, that can exist on the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Handle(String);
+pub struct AtprotoHandle(String);
 
-impl Handle {
+impl AtprotoHandle {
     /// Parses a handle.
     ///
     /// # Errors
@@ -73,7 +73,7 @@ pub fn parse(typed: &str, dev: bool) -> Result<Identifier, AtmosphereError> {
     if text.starts_with("https://") || (dev && text.starts_with("http://")) {
         return server(text).map(Identifier::Server).ok_or(AtmosphereError::BadIdentifier);
     }
-    Handle::parse(text, dev).map(Identifier::Handle)
+    AtprotoHandle::parse(text, dev).map(Identifier::Handle)
 }
 
 /// True for invisible characters that pasted text may contain: text direction marks, joiners, a byte order mark.
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn people_write_who_they_are_in_many_ways() {
-        let handle = |text: &str| Identifier::Handle(Handle(text.into()));
+        let handle = |text: &str| Identifier::Handle(AtprotoHandle(text.into()));
         for (typed, meant) in [
             ("alice.example.com", handle("alice.example.com")),
             (" @Alice.Example.com ", handle("alice.example.com")),

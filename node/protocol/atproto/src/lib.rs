@@ -10,7 +10,7 @@
 //! | `transaction` | a sign-in in progress, in a sealed cookie |
 //! | `exchange` | pushed request, code, revocation, each with its proofs |
 //! | `start`, `callback` | the redirect to the server and the callback |
-//! | `profile`, `portrait` | the public name and picture of a user |
+//! | `profile`, `avatar` | the public name and picture of a user |
 //! | `self_check` | checks that account servers can read this cluster's document |
 //! | `reverify` | repeated verification of the handles that admitted users; and resolution for other nodes |
 //!
@@ -21,6 +21,7 @@
 //! Writes (design.md §7): none at the start; at the callback one that spends the response, before its code is redeemed,
 //! and one that signs in. So a sign-in may begin on one node and end on another, once.
 
+mod avatar;
 mod callback;
 mod client;
 mod did;
@@ -29,7 +30,6 @@ mod error;
 mod exchange;
 mod identifier;
 mod net;
-mod portrait;
 mod profile;
 mod resolve;
 mod reverify;
@@ -107,7 +107,7 @@ pub fn routes(auth: &Auth, site: Arc<Site>) -> (Router, Reverifier) {
     let router = Router::new()
         .route(ATMOSPHERE, get(start::show))
         .route(start::START, post(start::submit))
-        .route(client::CALLBACK, get(callback::arrive))
+        .route(client::CALLBACK, get(callback::handle_callback))
         .route(client::DOCUMENT, get(client::document))
         .route(client::DOCUMENT_ALIAS, get(client::document))
         .route(client::KEYS, get(client::keys))

@@ -8,8 +8,8 @@ use serde_json::Value;
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 use url::form_urlencoded::Serializer;
 
-use super::{Atproto, net::Net, portrait, resolve::Somebody};
-use conclave_auth::derive::Derivation;
+use super::{Atproto, avatar, net::Net, resolve::ResolvedIdentity};
+use conclave_auth::write_key::WriteKey;
 
 /// Time limit for a sign-in to wait for the profile.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -33,18 +33,18 @@ pub struct Profile {
 }
 
 /// Reads the profile; `None` if the server does not return one.
-pub async fn read(net: &Net, somebody: &Somebody) -> Option<Profile> {
+pub async fn read(net: &Net, resolved: &ResolvedIdentity) -> Option<Profile> {
     let record =
-        [("repo", somebody.did.as_str()), ("collection", "app.bsky.actor.profile"), ("rkey", "self")];
-    let url = call(&somebody.pds, "com.atproto.repo.getRecord", &record);
+        [("repo", resolved.did.as_str()), ("collection", "app.bsky.actor.profile"), ("rkey", "self")];
+    let url = call(&resolved.pds, "com.atproto.repo.getRecord", &record);
     let answer = timeout(LIMIT, net.json(&url)).await;
     let answer = answer.inspect_err(|_| tracing::debug!("a profile took too long")).ok()?;
     let found = answer.inspect_err(|error| tracing::debug!("a profile cannot be read: {error}")).ok()??;
-    Some(Profile { pds: somebody.pds.clone(), ..shown(found.get("value")?) })
+    Some(Profile { pds: resolved.pds.clone(), ..parse_profile(found.get("value")?) })
 }
 
 /// The profile in a record (`app.bsky.actor.profile`).
-fn shown(record: &Value) -> Profile {
+fn parse_profile(record: &Value) -> Profile {
     let name = record.get("displayName").and_then(Value::as_str).unwrap_or_default();
     let cid = record.pointer("/avatar/ref/$link").and_then(Value::as_str);
     let is_cid = |cid: &&str| {
@@ -82,24 +82,24 @@ pub async fn take_over(atproto: Atproto, upstream: String, did: String, profile:
         return;
     }
     let jpeg = match &profile.avatar {
-        Some(cid) => match portrait_of(atproto.net(), &profile.pds, &did, cid).await {
+        Some(cid) => match fetch_avatar(atproto.net(), &profile.pds, &did, cid).await {
             Some(jpeg) => jpeg,
             None => return,
         },
         None => Vec::new(),
     };
-    let order = SetPicture { user_id: user.to_vec(), jpeg, source: source.unwrap_or_default() };
-    let derivation = Derivation::fresh(&auth.deriving_keys().request, &*auth.runtime().entropy);
-    if let Err(error) = auth.cluster().propose(derivation.request(), Body::SetPicture(order)).await {
+    let command = SetPicture { user_id: user.to_vec(), jpeg, source: source.unwrap_or_default() };
+    let write_key = WriteKey::fresh(&auth.deriving_keys().request, &*auth.runtime().entropy);
+    if let Err(error) = auth.cluster().propose(write_key.request(), Body::SetPicture(command)).await {
         tracing::debug!("a picture was not kept: {error}");
     }
 }
 
-async fn portrait_of(net: &Net, pds: &str, did: &str, cid: &str) -> Option<Vec<u8>> {
+async fn fetch_avatar(net: &Net, pds: &str, did: &str, cid: &str) -> Option<Vec<u8>> {
     let url = call(pds, "com.atproto.sync.getBlob", &[("did", did), ("cid", cid)]);
     let fetched = net.picture(&url).await;
     let bytes = fetched.inspect_err(|error| tracing::debug!("a picture cannot be read: {error}")).ok()??;
-    let drawn = spawn_blocking(move || portrait::drawn_anew(&bytes)).await.ok()?;
+    let drawn = spawn_blocking(move || avatar::drawn_anew(&bytes)).await.ok()?;
     drawn.inspect_err(|error| tracing::debug!("a picture cannot be shown: {error}")).ok()
 }
 
@@ -111,21 +111,21 @@ mod tests {
 
     #[test]
     fn names_are_short_and_hide_nothing() {
-        let shown = |name: &str| shown(&json!({"displayName": name})).name;
-        assert_eq!(shown("  Ada \u{1f9ee} Lovelace\n"), "Ada \u{1f9ee} Lovelace");
-        assert_eq!(shown("\u{202e}nimda\u{200b}\u{feff}\u{7}"), "nimda");
-        assert_eq!(shown(&"x".repeat(1_000)).chars().count(), MAX_NAME_CHARS);
-        assert_eq!(shown("\u{200d}"), "");
+        let parse_name = |name: &str| parse_profile(&json!({"displayName": name})).name;
+        assert_eq!(parse_name("  Ada \u{1f9ee} Lovelace\n"), "Ada \u{1f9ee} Lovelace");
+        assert_eq!(parse_name("\u{202e}nimda\u{200b}\u{feff}\u{7}"), "nimda");
+        assert_eq!(parse_name(&"x".repeat(1_000)).chars().count(), MAX_NAME_CHARS);
+        assert_eq!(parse_name("\u{200d}"), "");
     }
 
     #[test]
     fn a_picture_is_named_by_a_content_identifier_or_there_is_none() {
         let avatar =
-            |link: Value| shown(&json!({"avatar": {"$type": "blob", "ref": {"$link": link}}})).avatar;
+            |link: Value| parse_profile(&json!({"avatar": {"$type": "blob", "ref": {"$link": link}}})).avatar;
         assert_eq!(avatar(json!("bafkreib2rxk3rh6kzwq")), Some("bafkreib2rxk3rh6kzwq".into()));
         for wrong in [json!(""), json!("../x"), json!("a&did=other"), json!(7), json!("a".repeat(101))] {
             assert_eq!(avatar(wrong.clone()), None, "{wrong}");
         }
-        assert_eq!(shown(&json!([])), Profile::default());
+        assert_eq!(parse_profile(&json!([])), Profile::default());
     }
 }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::{
     did::Did,
-    document::{self, Described},
+    document::{self, DidDocument},
     error::AtmosphereError,
-    identifier::{Handle, Identifier},
+    identifier::{AtprotoHandle, Identifier},
     net::Net,
     txt::TxtLookup,
 };
@@ -25,10 +25,10 @@ pub struct Resolver {
 
 /// A resolved user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Somebody {
+pub struct ResolvedIdentity {
     pub did: Did,
     /// The handle, if it and the DID name each other.
-    pub handle: Option<Handle>,
+    pub handle: Option<AtprotoHandle>,
     /// The origin of the server that holds the account.
     pub pds: String,
 }
@@ -42,17 +42,20 @@ impl Resolver {
     ///
     /// # Errors
     /// [`AtmosphereError`]. A typed handle must be confirmed by its DID.
-    pub async fn somebody(&self, identifier: &Identifier) -> Result<Option<Somebody>, AtmosphereError> {
+    pub async fn resolve(
+        &self,
+        identifier: &Identifier,
+    ) -> Result<Option<ResolvedIdentity>, AtmosphereError> {
         match identifier {
             Identifier::Server(_) => Ok(None),
             Identifier::Did(did) => self.by_did(did).await.map(Some),
             Identifier::Handle(handle) => {
                 let did = self.did_of(handle).await?;
-                let Described { handle: claimed, pds } = self.document(&did).await?;
+                let DidDocument { handle: claimed, pds } = self.document(&did).await?;
                 if claimed.as_ref() != Some(handle) {
                     return Err(AtmosphereError::HandleMismatch);
                 }
-                Ok(Some(Somebody { did, handle: claimed, pds }))
+                Ok(Some(ResolvedIdentity { did, handle: claimed, pds }))
             }
         }
     }
@@ -61,8 +64,8 @@ impl Resolver {
     ///
     /// # Errors
     /// [`AtmosphereError`]
-    pub async fn by_did(&self, did: &Did) -> Result<Somebody, AtmosphereError> {
-        let Described { handle, pds } = self.document(did).await?;
+    pub async fn by_did(&self, did: &Did) -> Result<ResolvedIdentity, AtmosphereError> {
+        let DidDocument { handle, pds } = self.document(did).await?;
         let confirmed = match &handle {
             Some(claimed) => match self.did_of(claimed).await {
                 // There was no lookup, so nothing is known about the handle.
@@ -73,7 +76,7 @@ impl Resolver {
             },
             None => false,
         };
-        Ok(Somebody { did: did.clone(), handle: handle.filter(|_| confirmed), pds })
+        Ok(ResolvedIdentity { did: did.clone(), handle: handle.filter(|_| confirmed), pds })
     }
 
     /// Resolves a handle by DNS and by https, both at once. If both give a DID and they differ, DNS is used (atproto
@@ -81,7 +84,7 @@ impl Resolver {
     ///
     /// # Errors
     /// [`AtmosphereError`]
-    pub async fn did_of(&self, handle: &Handle) -> Result<Did, AtmosphereError> {
+    pub async fn did_of(&self, handle: &AtprotoHandle) -> Result<Did, AtmosphereError> {
         let (by_dns, by_https) = tokio::join!(self.by_dns(handle), self.by_https(handle));
         match by_dns {
             Ok(Some(did)) => Ok(did),
@@ -94,7 +97,7 @@ impl Resolver {
     }
 
     /// Other TXT records are ignored. Two different DIDs make the handle invalid.
-    async fn by_dns(&self, handle: &Handle) -> Result<Option<Did>, AtmosphereError> {
+    async fn by_dns(&self, handle: &AtprotoHandle) -> Result<Option<Did>, AtmosphereError> {
         if handle.as_str().len() > MAX_DNS_HANDLE {
             return Ok(None);
         }
@@ -108,7 +111,7 @@ impl Resolver {
     }
 
     /// A host that does not respond names no DID; this is not an error of the user.
-    async fn by_https(&self, handle: &Handle) -> Result<Option<Did>, AtmosphereError> {
+    async fn by_https(&self, handle: &AtprotoHandle) -> Result<Option<Did>, AtmosphereError> {
         let url = format!("https://{}/.well-known/atproto-did", handle.as_str());
         match self.net.text(&url).await {
             Ok(Some(text)) => Ok(Did::parse(&text, self.net.dev).ok()),
@@ -123,7 +126,7 @@ impl Resolver {
 
     /// Directories mirror each other: the next one is tried if one does not respond, but not if it reports that the DID
     /// does not exist.
-    async fn document(&self, did: &Did) -> Result<Described, AtmosphereError> {
+    async fn document(&self, did: &Did) -> Result<DidDocument, AtmosphereError> {
         if !did.is_of_directory() {
             let found = self.net.json(&did.document_url("")).await?;
             return document::read(&found.ok_or(AtmosphereError::DidNotFound)?, did, self.net.dev);

@@ -9,18 +9,18 @@ use std::{
 };
 
 use conclave_proto::command::v1::{CheckHandle, check_handle::Finding, command::Body};
-use conclave_state::{State, upstream::Identity};
+use conclave_state::{State, upstream::LinkedIdentity};
 use futures_util::{StreamExt as _, stream};
 
 use super::{
     client::{self, ClientIdentity},
     did::Did,
     error::AtmosphereError,
-    identifier::Handle,
+    identifier::AtprotoHandle,
     resolve::Resolver,
     self_check,
 };
-use conclave_auth::{Auth, AuthError, derive::Derivation};
+use conclave_auth::{Auth, AuthError, write_key::WriteKey};
 use conclave_cluster::{HandleResolver, RemoteView, VerificationReason};
 use conclave_crypto::mac;
 
@@ -57,7 +57,7 @@ impl HandleResolver for View {
 async fn seen(resolver: &Resolver, did: &str) -> Result<Option<String>, AtmosphereError> {
     let did = Did::parse(did, resolver.net.dev)?;
     match resolver.by_did(&did).await {
-        Ok(somebody) => Ok(somebody.handle.map(|handle| handle.as_str().to_owned())),
+        Ok(resolved) => Ok(resolved.handle.map(|handle| handle.as_str().to_owned())),
         Err(AtmosphereError::DidNotFound) => Ok(None),
         Err(error) => Err(error),
     }
@@ -123,11 +123,11 @@ impl Reverifier {
         count
     }
 
-    fn due(&self, state: &State) -> Vec<Arc<Identity>> {
+    fn due(&self, state: &State) -> Vec<Arc<LinkedIdentity>> {
         let now = self.auth.now(state).0;
         let period = millis(self.auth.settings().atmosphere.reverify);
         let pauses = self.pauses.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = |identity: &&Arc<Identity>| {
+        let is_due = |identity: &&Arc<LinkedIdentity>| {
             if identity.let_in.is_none() {
                 return false;
             }
@@ -143,7 +143,7 @@ impl Reverifier {
         people.filter(is_due).take(MOST_OF_ROUND).cloned().collect()
     }
 
-    async fn look(&self, state: &State, identity: Arc<Identity>) {
+    async fn look(&self, state: &State, identity: Arc<LinkedIdentity>) {
         let (Some(by), Some(upstream)) = (&identity.let_in, state.upstream(&identity.upstream)) else {
             return;
         };
@@ -158,15 +158,15 @@ impl Reverifier {
         };
         self.pause(&identity.subject, finding);
         let settings = &self.auth.settings().atmosphere;
-        let order = CheckHandle {
+        let command = CheckHandle {
             upstream: identity.upstream.to_string(),
             subject: identity.subject.to_string(),
             finding: finding.into(),
             handle,
             patience_ms: millis(settings.reverify_patience),
         };
-        let derivation = Derivation::fresh(&self.auth.cluster_keys().request, &*self.auth.runtime().entropy);
-        let written = self.auth.cluster().propose(derivation.request(), Body::CheckHandle(order)).await;
+        let write_key = WriteKey::fresh(&self.auth.cluster_keys().request, &*self.auth.runtime().entropy);
+        let written = self.auth.cluster().propose(write_key.request(), Body::CheckHandle(command)).await;
         match written.map_err(AuthError::from) {
             Ok(committed) => tell(&identity, &committed.state),
             // It is due again.
@@ -180,7 +180,7 @@ impl Reverifier {
     /// counts as another user's only if another node, where there is one, sees that too.
     async fn found(
         &self,
-        identity: &Identity,
+        identity: &LinkedIdentity,
         by: &str,
         is_good: impl Fn(&str) -> bool,
     ) -> Option<(Finding, String)> {
@@ -190,7 +190,7 @@ impl Reverifier {
         {
             return Some((Finding::Verified, handle.clone()));
         }
-        let is_elsewhere = match Handle::parse(by, self.resolver.net.dev) {
+        let is_elsewhere = match AtprotoHandle::parse(by, self.resolver.net.dev) {
             Ok(handle) => match self.resolver.did_of(&handle).await {
                 Ok(did) => did.as_str() != &*identity.subject,
                 Err(AtmosphereError::LookupUnavailable(_)) => return None,
@@ -234,7 +234,7 @@ impl Reverifier {
 }
 
 /// Logs the audit line.
-fn tell(before: &Identity, state: &State) {
+fn tell(before: &LinkedIdentity, state: &State) {
     let Some(now) = state.identity(&before.upstream, &before.subject) else { return };
     let (did, by) = (&*now.subject, before.let_in.as_ref().map_or("", |by| &*by.handle));
     match (before.is_held_out(), now.is_held_out()) {

@@ -25,7 +25,7 @@ use super::{
 use conclave_auth::{
     AuthError,
     throttle::Admission,
-    ticket::{Step, Target, Ticket, TicketError},
+    ticket::{LoginStep, LoginTarget, Ticket, TicketError},
     upstream::wanted_age,
 };
 use conclave_crypto::mac;
@@ -38,7 +38,7 @@ pub const START: &str = "/atproto/start";
 const LIMIT: Duration = Duration::from_secs(20);
 
 #[derive(Deserialize)]
-pub struct Asked {
+pub struct AtmosphereQuery {
     #[serde(default)]
     ticket: String,
     /// The one-time token of the first user.
@@ -47,7 +47,7 @@ pub struct Asked {
 }
 
 #[derive(Deserialize)]
-pub struct Submitted {
+pub struct AtmosphereForm {
     csrf: String,
     ticket: String,
     handle: String,
@@ -56,7 +56,7 @@ pub struct Submitted {
 }
 
 /// The values already filled in on the page.
-struct Filled {
+struct FormValues {
     text: String,
     first: String,
     handle: String,
@@ -66,25 +66,25 @@ pub async fn show(
     State(atproto): State<Atproto>,
     id: RequestId,
     headers: HeaderMap,
-    Query(asked): Query<Asked>,
+    Query(query): Query<AtmosphereQuery>,
 ) -> Response {
     let shown = async {
         let browser = atproto.site.browser(&headers)?;
-        let text = match asked.ticket.as_str() {
+        let text = match query.ticket.as_str() {
             // The holder of the first token does not come from another page.
-            "" if !asked.first.is_empty() => fresh(&atproto, &browser)?,
+            "" if !query.first.is_empty() => fresh(&atproto, &browser)?,
             text => text.to_owned(),
         };
         let ticket = ticket(&atproto, &browser, &text)?;
-        let filled = Filled { text, first: asked.first.clone(), handle: String::new() };
-        Ok(page(&atproto, &browser, &ticket, &filled, None))
+        let values = FormValues { text, first: query.first.clone(), handle: String::new() };
+        Ok(page(&atproto, &browser, &ticket, &values, None))
     };
     shown.await.unwrap_or_else(|fault: Fault| atproto.site.fault(&fault, &id))
 }
 
 fn fresh(atproto: &Atproto, browser: &Browser) -> Result<String, Fault> {
     let auth = &atproto.site.auth;
-    let ticket = auth.ticket(Step::Login { fresh: false }, Target::Home, Some(browser.id.as_str()));
+    let ticket = auth.ticket(LoginStep::Login { fresh: false }, LoginTarget::Home, Some(browser.id.as_str()));
     auth.seal(&ticket).map_err(|error| AtmosphereError::from(error).fault())
 }
 
@@ -92,7 +92,7 @@ fn fresh(atproto: &Atproto, browser: &Browser) -> Result<String, Fault> {
 fn ticket(atproto: &Atproto, browser: &Browser, text: &str) -> Result<Ticket, Fault> {
     let ticket = atproto.site.auth.open(text, Some(browser.id.as_str()));
     let ticket = ticket.map_err(|error| AtmosphereError::from(error).fault())?;
-    if !matches!(ticket.step, Step::Login { .. } | Step::Link { .. }) || ticket.browser.is_none() {
+    if !matches!(ticket.step, LoginStep::Login { .. } | LoginStep::Link { .. }) || ticket.browser.is_none() {
         return Err(AtmosphereError::from(TicketError::NotOurs).fault());
     }
     Ok(ticket)
@@ -102,20 +102,20 @@ fn page(
     atproto: &Atproto,
     browser: &Browser,
     ticket: &Ticket,
-    filled: &Filled,
+    values: &FormValues,
     error: Option<&AtmosphereError>,
 ) -> Response {
-    let mut form = atproto.site.form(browser, START, &filled.text);
-    if !filled.first.is_empty() {
-        form.hidden.push(views::Hidden { name: "first".into(), value: filled.first.clone() });
+    let mut form = atproto.site.form(browser, START, &values.text);
+    if !values.first.is_empty() {
+        form.hidden.push(views::HiddenField { name: "first".into(), value: values.first.clone() });
     }
     let fault = error.map(AtmosphereError::fault);
     let view = views::AtmosphereView {
         form,
-        handle: filled.handle.clone(),
+        handle: values.handle.clone(),
         error: fault.as_ref().map(|fault| format!("{}. {}", fault.title, fault.detail)),
         code: error.map(|error| error.code().to_owned()).unwrap_or_default(),
-        linking: matches!(ticket.step, Step::Link { .. }),
+        linking: matches!(ticket.step, LoginStep::Link { .. }),
     };
     let status = fault.map_or(StatusCode::OK, |fault| fault.status);
     let response = (status, Html(atproto.site.pages.render(&view))).into_response();
@@ -127,7 +127,7 @@ pub async fn submit(
     id: RequestId,
     client: ClientInfo,
     headers: HeaderMap,
-    form: Result<Form<Submitted>, FormRejection>,
+    form: Result<Form<AtmosphereForm>, FormRejection>,
 ) -> Response {
     let Ok(Form(form)) = form else {
         let detail = "The form arrived incomplete. Go back, reload the page and try again.";
@@ -144,13 +144,13 @@ pub async fn submit(
         Ok(begun) => begun,
         Err(fault) => return atproto.site.fault(&fault, &id),
     };
-    let departing = departing(&atproto, &client, &ticket, &form).instrument(info_span!("atproto.start"));
-    match departing.await {
+    let starting = start_login(&atproto, &client, &ticket, &form).instrument(info_span!("atproto.start"));
+    match starting.await {
         Ok((location, transaction)) => away(&atproto, &id, &browser, &location, &transaction),
         Err(error) => {
             let handle = form.handle.chars().take(512).collect();
-            let filled = Filled { text: form.ticket, first: form.first, handle };
-            page(&atproto, &browser, &ticket, &filled, Some(&error))
+            let values = FormValues { text: form.ticket, first: form.first, handle };
+            page(&atproto, &browser, &ticket, &values, Some(&error))
         }
     }
 }
@@ -174,11 +174,11 @@ fn away(
 }
 
 /// Resolves the typed identifier and pushes the request; returns the address for the browser.
-async fn departing(
+async fn start_login(
     atproto: &Atproto,
     caller: &ClientInfo,
     ticket: &Ticket,
-    form: &Submitted,
+    form: &AtmosphereForm,
 ) -> Result<(String, Transaction), AtmosphereError> {
     if wanted_age(ticket).is_some() {
         return Err(AtmosphereError::NotFresh);
@@ -224,9 +224,9 @@ async fn way_to(
     if let Identifier::Server(origin) = identifier {
         return Ok((server::behind(net, origin).await?, None));
     }
-    let somebody = atproto.resolver.somebody(identifier).await?.ok_or(AtmosphereError::BadIdentifier)?;
-    let issuer = server::issuer_of(net, &somebody.pds).await?;
-    Ok((server::described(net, &issuer).await?, Some(somebody.did.as_str().to_owned())))
+    let resolved = atproto.resolver.resolve(identifier).await?.ok_or(AtmosphereError::BadIdentifier)?;
+    let issuer = server::issuer_of(net, &resolved.pds).await?;
+    Ok((server::described(net, &issuer).await?, Some(resolved.did.as_str().to_owned())))
 }
 
 fn key_of(atproto: &Atproto, client: &ClientIdentity) -> Result<Option<String>, AtmosphereError> {

@@ -7,7 +7,7 @@
 
 use std::fmt::Write as _;
 
-use super::metadata::Refused;
+use super::metadata::MetadataError;
 use conclave_auth::ticket::{AppUrl, Mount};
 use conclave_http::host::canonical_authority;
 
@@ -26,13 +26,13 @@ pub struct Parts<'a> {
 /// Parses the parts into a canonical address.
 ///
 /// # Errors
-/// [`Refused`].
-pub fn read(parts: &Parts<'_>, mount: Mount) -> Result<AppUrl, Refused> {
+/// [`MetadataError`].
+pub fn read(parts: &Parts<'_>, mount: Mount) -> Result<AppUrl, MetadataError> {
     let scheme = scheme_of(parts.scheme)?;
     let (said_in, authority) = parts.authority;
     Ok(AppUrl {
         scheme: scheme.to_owned(),
-        authority: canonical_authority(scheme, authority).ok_or(Refused::Unreadable(said_in))?,
+        authority: canonical_authority(scheme, authority).ok_or(MetadataError::Unreadable(said_in))?,
         path: path_of(parts.path)?,
         mount,
     })
@@ -48,23 +48,23 @@ pub fn cut(url: &[u8]) -> Option<(&str, &str, &[u8])> {
 }
 
 /// The http scheme of a request. Some proxies send WebSocket schemes; the page that they belong to is http or https.
-fn scheme_of((name, scheme): (&'static str, &str)) -> Result<&'static str, Refused> {
+fn scheme_of((name, scheme): (&'static str, &str)) -> Result<&'static str, MetadataError> {
     match scheme {
         "https" | "wss" => Ok("https"),
         "http" | "ws" => Ok("http"),
-        _ => Err(Refused::Unreadable(name)),
+        _ => Err(MetadataError::Unreadable(name)),
     }
 }
 
 /// The path and query as text that fits into a `Location`.
-fn path_of((said_in, uri): (&'static str, &[u8])) -> Result<String, Refused> {
+fn path_of((said_in, uri): (&'static str, &[u8])) -> Result<String, MetadataError> {
     if uri.len() > MAX_URI_BYTES || uri.first() != Some(&b'/') {
-        return Err(Refused::Unreadable(said_in));
+        return Err(MetadataError::Unreadable(said_in));
     }
     let never_sent = |byte: &u8| *byte <= b' ' || matches!(byte, b'#' | 0x7f);
     let path = uri.split(|byte| *byte == b'?').next().unwrap_or(uri);
     if uri.iter().any(never_sent) || path.split(|byte| *byte == b'/').any(is_dot_segment) {
-        return Err(Refused::Ambiguous);
+        return Err(MetadataError::Ambiguous);
     }
     Ok(encoded(uri, path.len()))
 }
@@ -134,9 +134,9 @@ mod tests {
         }
         for refused in ["/a/../b", "/a/%2e%2E/b", "/.%2e", "/%2e", "/.", "/a b", "/a#b", "/a\u{7f}", "/a\tb"]
         {
-            assert_eq!(read(refused.as_bytes()), Err(Refused::Ambiguous), "{refused:?}");
+            assert_eq!(read(refused.as_bytes()), Err(MetadataError::Ambiguous), "{refused:?}");
         }
-        assert_eq!(read(b"page"), Err(Refused::Unreadable("uri")));
-        assert_eq!(read(b""), Err(Refused::Unreadable("uri")));
+        assert_eq!(read(b"page"), Err(MetadataError::Unreadable("uri")));
+        assert_eq!(read(b""), Err(MetadataError::Unreadable("uri")));
     }
 }

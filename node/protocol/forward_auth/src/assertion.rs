@@ -12,7 +12,7 @@ use conclave_auth::{Auth, AuthError, session::SignedIn};
 
 use super::{
     identity,
-    metadata::{Original, UNTOLD},
+    metadata::{METHOD_UNKNOWN, Original},
 };
 
 /// `typ` of an assertion.
@@ -61,7 +61,7 @@ pub fn sign(
         sub: user.id.to_string(),
         iat,
         exp: iat.saturating_add(LIFE_SECS),
-        htm: (method != UNTOLD).then_some(method),
+        htm: (method != METHOD_UNKNOWN).then_some(method),
         preferred_username: &user.username,
         name: if user.display_name.is_empty() { &user.username } else { &user.display_name },
         email: signed_in.state.address_of(user),

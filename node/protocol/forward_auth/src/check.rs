@@ -8,7 +8,7 @@ use conclave_state::{State, application::Application};
 
 use conclave_auth::{
     AuthError,
-    policy::{Asked, Circumstances},
+    policy::{AppRequest, Circumstances},
     session::SignedIn,
 };
 use conclave_crypto::handle::{HandleContents, HandleKind};
@@ -16,8 +16,8 @@ use conclave_http::cookie::{CookieError, CookiePolicy, Cookies};
 
 use super::{
     ForwardAuth, identity,
-    metadata::{Original, Refused, UNTOLD},
-    program::{self, Judged},
+    machine_client::{self, MachineAuthentication},
+    metadata::{METHOD_UNKNOWN, MetadataError, Original},
 };
 
 /// The cookie of an application's own host.
@@ -32,13 +32,13 @@ pub enum Decision {
     Allow {
         signed_in: SignedIn,
         application: Arc<Application>,
-        by: By,
+        credential: Credential,
         extra: Vec<(HeaderName, HeaderValue)>,
     },
     /// Allow the request without identifying a user, because its path needs no sign-in. The policy's headers are added,
     /// empty.
     Public { extra: Vec<(HeaderName, HeaderValue)> },
-    /// No user is signed in. `refused` is true if a program sent credentials that are not accepted.
+    /// No user is signed in. `refused` is true if a machine client sent credentials that are not accepted.
     Unauthenticated { application: Arc<Application>, refused: bool },
     /// The user is signed in, but may not open the application.
     Forbidden { signed_in: SignedIn, application: Arc<Application>, decision: Option<String> },
@@ -65,12 +65,12 @@ impl Decision {
     /// known only after the decision.
     ///
     /// # Errors
-    /// [`Refused`].
-    pub fn no_aliases(&self, headers: &HeaderMap) -> Result<(), Refused> {
+    /// [`MetadataError`].
+    pub fn no_aliases(&self, headers: &HeaderMap) -> Result<(), MetadataError> {
         let names: Vec<_> = self.extra().iter().map(|(name, _)| name.clone()).collect();
         let is_alias = |name: &HeaderName| identity::is_look_alike(name.as_str(), &names);
         if !names.is_empty() && headers.keys().any(is_alias) {
-            return Err(Refused::Alias("an extra header of the policy"));
+            return Err(MetadataError::Alias("an extra header of the policy"));
         }
         Ok(())
     }
@@ -78,11 +78,11 @@ impl Decision {
 
 /// The kind of credential that admitted the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
+pub enum Credential {
     /// A cookie.
     Session,
-    /// A program's `Authorization` header, which is then for us and not for the application.
-    Program,
+    /// A machine client's `Authorization` header, which is then for us and not for the application.
+    Token,
 }
 
 /// The policy for cookies of an application's host: they follow the scheme that the browser uses there.
@@ -102,10 +102,10 @@ pub fn decide_at_once(state: &ForwardAuth, original: &Original, headers: &Header
         return None;
     }
     if let Some(signed_in) = presented.who(state, &view, &original.host) {
-        return Some(judge(state, original, signed_in, By::Session));
+        return Some(judge(state, original, signed_in, Credential::Session));
     }
     match protected(state, &view, original) {
-        Some(application) if program::is_brought(application.check, headers) => None,
+        Some(application) if machine_client::has_credentials(application.check, headers) => None,
         Some(application) => Some(visitor(state, &view, original, application)),
         None => Some(unprotected(&view, original)),
     }
@@ -122,7 +122,7 @@ fn unprotected(version: &State, original: &Original) -> Decision {
 /// The handles in a request, opened: of the host, of its domain, and of the session itself if browsers send that cookie
 /// here.
 struct Presented {
-    arms: [Option<HandleContents>; 2],
+    app_sessions: [Option<HandleContents>; 2],
     session: Option<HandleContents>,
 }
 
@@ -141,13 +141,13 @@ impl Presented {
         };
         let of_host = cookies.ours(&app_cookie(scheme), APP)?;
         Ok(Self {
-            arms: [of_host, of_domain].map(|text| opened(HandleKind::AppSession, text)),
+            app_sessions: [of_host, of_domain].map(|text| opened(HandleKind::AppSession, text)),
             session: opened(HandleKind::Session, state.site.session_in(&cookies)?),
         })
     }
 
     fn handles(&self) -> impl Iterator<Item = &HandleContents> {
-        self.arms.iter().chain([&self.session]).flatten()
+        self.app_sessions.iter().chain([&self.session]).flatten()
     }
 
     /// The lowest index at which a version includes all of them.
@@ -157,8 +157,8 @@ impl Presented {
 
     /// The user of the first live handle.
     fn who(&self, state: &ForwardAuth, view: &Arc<State>, host: &str) -> Option<SignedIn> {
-        let mut arms = self.arms.iter().flatten();
-        let on_host = arms.find_map(|arm| state.auth.live_on_host(view, arm, host));
+        let mut app_sessions = self.app_sessions.iter().flatten();
+        let on_host = app_sessions.find_map(|handle| state.auth.live_on_host(view, handle, host));
         on_host.or_else(|| self.session.as_ref().and_then(|session| state.auth.live(view, session)))
     }
 }
@@ -172,11 +172,11 @@ pub fn domain_cookie(state: &ForwardAuth, original_scheme: &str, host: &str) -> 
 pub async fn decide(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Decision {
     match signed_in(state, original, headers).await {
         Ok(None) => without_session(state, original, headers).await,
-        Ok(Some(signed_in)) => judge(state, original, signed_in, By::Session),
+        Ok(Some(signed_in)) => judge(state, original, signed_in, Credential::Session),
         Err(Undecided::Cookies(error)) => Decision::BadCookies(error),
         Err(Undecided::Auth(error)) => {
             if let Some(signed_in) = known(state, original, headers) {
-                return judge(state, original, signed_in, By::Session);
+                return judge(state, original, signed_in, Credential::Session);
             }
             unavailable(&error)
         }
@@ -187,18 +187,20 @@ fn unavailable(error: &AuthError) -> Decision {
     Decision::Unavailable { why: error.to_string() }
 }
 
-/// The decision without a session: a program may have sent other credentials.
+/// The decision without a session: a machine client may have sent other credentials.
 async fn without_session(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Decision {
     let application = match confirmed(state, original).await {
         Ok(Some(application)) => application,
         Ok(None) => return unprotected(&state.auth.cluster().view(), original),
         Err(error) => return unavailable(&error),
     };
-    match program::judge(state, original, &application, headers).await {
-        Ok(Judged::SignedIn(signed_in)) => judge(state, original, signed_in, By::Program),
-        Ok(Judged::Nothing) => nobody(state, original, application).await,
+    match machine_client::authenticate(state, original, &application, headers).await {
+        Ok(MachineAuthentication::SignedIn(signed_in)) => {
+            judge(state, original, signed_in, Credential::Token)
+        }
+        Ok(MachineAuthentication::Nothing) => nobody(state, original, application).await,
         // On a public path the credentials may be for the application itself.
-        Ok(Judged::Refused) => match nobody(state, original, application).await {
+        Ok(MachineAuthentication::Refused) => match nobody(state, original, application).await {
             Decision::Unauthenticated { application, .. } => {
                 Decision::Unauthenticated { application, refused: true }
             }
@@ -256,7 +258,7 @@ fn visitor(
     application: Arc<Application>,
 ) -> Decision {
     let open = public(state, version, original, &application);
-    state.auth.watch_visitor(version, &application, &asked(original), open.is_some());
+    state.auth.watch_visitor(version, &application, &app_request(original), open.is_some());
     open.unwrap_or(Decision::Unauthenticated { application, refused: false })
 }
 
@@ -267,17 +269,17 @@ fn public(
     original: &Original,
     application: &Application,
 ) -> Option<Decision> {
-    let headers = state.auth.public_headers(version, application, &asked(original));
+    let headers = state.auth.public_headers(version, application, &app_request(original));
     headers.map(|extra| Decision::Public { extra })
 }
 
-fn asked(original: &Original) -> Asked<'_> {
-    let is_certain = |method: &&str| *method != UNTOLD && !original.method_in_doubt;
+fn app_request(original: &Original) -> AppRequest<'_> {
+    let is_certain = |method: &&str| *method != METHOD_UNKNOWN && !original.method_in_doubt;
     let method = Some(original.method.as_str()).filter(is_certain);
-    Asked { method, host: &original.host, target: &original.url.path }
+    AppRequest { method, host: &original.host, target: &original.url.path }
 }
 
-fn judge(state: &ForwardAuth, original: &Original, signed_in: SignedIn, by: By) -> Decision {
+fn judge(state: &ForwardAuth, original: &Original, signed_in: SignedIn, credential: Credential) -> Decision {
     let Some(application) = signed_in.state.application_by_host(&original.host).cloned() else {
         return Decision::UnknownHost;
     };
@@ -285,7 +287,7 @@ fn judge(state: &ForwardAuth, original: &Original, signed_in: SignedIn, by: By) 
         return Decision::WrongOrigin { application };
     }
     let around = Circumstances {
-        request: Some(asked(original)),
+        request: Some(app_request(original)),
         ..Circumstances::of_session(&signed_in.session, Some(original.address))
     };
     if let Some(open) = public(state, &signed_in.state, original, &application)
@@ -296,7 +298,7 @@ fn judge(state: &ForwardAuth, original: &Original, signed_in: SignedIn, by: By) 
     }
     let judgement = state.auth.judge(&signed_in.state, &application, &signed_in.user, &around);
     if judgement.allowed {
-        Decision::Allow { signed_in, application, by, extra: judgement.headers }
+        Decision::Allow { signed_in, application, credential, extra: judgement.headers }
     } else {
         Decision::Forbidden { signed_in, application, decision: judgement.decision }
     }
@@ -332,8 +334,11 @@ fn known(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Optio
     if view.index() < presented.index() {
         return None;
     }
-    let signed_in =
-        presented.arms.iter().flatten().find_map(|arm| state.auth.live_on_host(&view, arm, host))?;
+    let signed_in = presented
+        .app_sessions
+        .iter()
+        .flatten()
+        .find_map(|handle| state.auth.live_on_host(&view, handle, host))?;
     tracing::info!("a request was admitted by an earlier state: the cluster is unreachable");
     Some(signed_in)
 }

@@ -23,7 +23,7 @@ use conclave_http::{FastPath, dispatcher, headers::fence_headers, request_id};
 
 use super::{
     CHECKS, ForwardAuth, check, identity,
-    metadata::{self, Asked, Dialect},
+    metadata::{self, CheckRequest, Dialect},
     respond,
 };
 
@@ -32,21 +32,21 @@ impl FastPath for ForwardAuth {
         path.starts_with("/auth/") || path.starts_with("/outpost.goauthentik.io/auth/")
     }
 
-    fn answer(&self, asked: &dispatcher::ProxyRequest<'_>) -> Option<Response> {
-        let (mount, dialect) = question(asked.uri.path())?;
-        let check = Asked {
+    fn answer(&self, request: &dispatcher::ProxyRequest<'_>) -> Option<Response> {
+        let (mount, dialect) = question(request.uri.path())?;
+        let check = CheckRequest {
             dialect,
             mount,
-            client: asked.client,
-            method: asked.method,
-            uri: asked.uri,
-            headers: asked.headers,
+            client: request.client,
+            method: request.method,
+            uri: request.uri,
+            headers: request.headers,
         };
         // Refusals take the regular path, where the request's span surrounds the log lines.
         let original = metadata::read(&check).ok()?;
-        let decision = check::decide_at_once(self, &original, asked.headers)?;
-        decision.no_aliases(asked.headers).ok()?;
-        Some(respond::to_proxy(self, dialect, &original, decision, asked.id))
+        let decision = check::decide_at_once(self, &original, request.headers)?;
+        decision.no_aliases(request.headers).ok()?;
+        Some(respond::to_proxy(self, dialect, &original, decision, request.id))
     }
 }
 
@@ -68,7 +68,7 @@ const MOST_KEPT: usize = 4096;
 
 /// The head of a response that admits a user, without the assertion and the policy's extra headers.
 #[derive(Clone, Debug)]
-pub struct Head {
+pub struct ResponseHead {
     pub headers: HeaderMap,
     /// The number of bytes including the status line.
     pub bytes: usize,
@@ -79,17 +79,17 @@ const FRAME_BYTES: usize = 128;
 
 /// The headers for admitted requests in one version of the state; a new version starts empty.
 #[derive(Debug, Default)]
-pub struct Written(Mutex<Kept>);
+pub struct HeadCache(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
     of: Option<Arc<State>>,
-    by: BTreeMap<(UserId, ApplicationId), Head>,
+    by: BTreeMap<(UserId, ApplicationId), ResponseHead>,
 }
 
-impl Written {
+impl HeadCache {
     /// The whole head of the response that admits this user to this application. `None` if it cannot be written.
-    pub fn head(&self, auth: &ForwardAuth, signed_in: &SignedIn, to: &Application) -> Option<Head> {
+    pub fn head(&self, auth: &ForwardAuth, signed_in: &SignedIn, to: &Application) -> Option<ResponseHead> {
         let key = (signed_in.user.id, to.id);
         // A poisoned lock leaves no partial entry: a head is complete or missing.
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,7 +106,7 @@ impl Written {
         headers.insert(request_id::HEADER, HeaderValue::from_static(""));
         fence_headers(&mut headers);
         let bytes = identity::bytes_of(headers.iter()) + FRAME_BYTES;
-        let head = Head { headers, bytes };
+        let head = ResponseHead { headers, bytes };
         kept.by.insert(key, head.clone());
         Some(head)
     }

@@ -6,7 +6,7 @@
 //!
 //! Envoy sends method, scheme, host and path as fields, which a client cannot set; the headers beside them are the
 //! client's own. So all identity headers are overwritten, look-alikes of them and our cookies are removed, and so are
-//! the credentials of a program.
+//! the credentials of a machine client.
 
 use std::{
     collections::BTreeSet,
@@ -38,9 +38,9 @@ use conclave_http::{ClientInfo, Edge, RequestId, cookie};
 
 use super::{
     ForwardAuth,
-    check::{self, By, Decision},
+    check::{self, Credential, Decision},
     identity,
-    metadata::{self, Dialect, Refused, Told},
+    metadata::{self, Dialect, EnvoyRequest, MetadataError},
     respond,
 };
 
@@ -88,7 +88,7 @@ pub async fn serve(
     });
     let service =
         AuthorizationServer::new(Grpc { slice, edge }).max_decoding_message_size(MAX_QUESTION_BYTES);
-    let (tell, told) = tokio::sync::oneshot::channel::<()>();
+    let (tell, request) = tokio::sync::oneshot::channel::<()>();
     let server = Server::builder()
         .timeout(CALL_LIMIT)
         .concurrency_limit_per_connection(CHECKS_PER_CONNECTION)
@@ -96,7 +96,7 @@ pub async fn serve(
         .add_service(service)
         .serve_with_incoming_shutdown(proxies, async {
             // A dropped sender also ends the wait.
-            let _ = told.await;
+            let _ = request.await;
         });
     let stopping = async {
         shutdown.await;
@@ -116,9 +116,9 @@ impl Authorization for Grpc {
         request: Request<pb::CheckRequest>,
     ) -> Result<tonic::Response<pb::CheckResponse>, Status> {
         let peer = request.remote_addr();
-        let asked = request.into_inner().attributes.and_then(|attributes| attributes.request?.http);
-        let asked = asked.ok_or_else(|| Status::invalid_argument("the check contains no HTTP request"))?;
-        self.answer(peer, &asked).await.map(tonic::Response::new)
+        let check = request.into_inner().attributes.and_then(|attributes| attributes.request?.http);
+        let check = check.ok_or_else(|| Status::invalid_argument("the check contains no HTTP request"))?;
+        self.answer(peer, &check).await.map(tonic::Response::new)
     }
 }
 
@@ -126,11 +126,11 @@ impl Grpc {
     async fn answer(
         &self,
         peer: Option<SocketAddr>,
-        asked: &pb::HttpRequest,
+        check: &pb::HttpRequest,
     ) -> Result<pb::CheckResponse, Status> {
         let id = self.edge.new_id();
         let of_peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-        let read = headers_of(asked).and_then(|headers| Ok((self.original(peer, asked, &headers)?, headers)));
+        let read = headers_of(check).and_then(|headers| Ok((self.original(peer, check, &headers)?, headers)));
         let (original, headers) = match read {
             Ok(read) => read,
             Err(refused) => {
@@ -142,10 +142,10 @@ impl Grpc {
             None => check::decide(&self.slice, &original, &headers).await,
         };
         let extra = names_of(decision.extra());
-        let by = match &decision {
-            Decision::Allow { by, .. } => Some(*by),
-            // The program's credentials are then for the application.
-            Decision::Public { .. } => Some(By::Session),
+        let credential = match &decision {
+            Decision::Allow { credential, .. } => Some(*credential),
+            // The machine client's credentials are then for the application.
+            Decision::Public { .. } => Some(Credential::Session),
             // Envoy tries the next node, if its configuration says so.
             Decision::Unavailable { why } => {
                 respond::log_unavailable(&original, &id, why);
@@ -154,9 +154,9 @@ impl Grpc {
             _ => None,
         };
         let response = respond::to_proxy(&self.slice, Dialect::EnvoyGrpc, &original, decision, &id);
-        match by {
-            Some(by) if response.status() == axum::http::StatusCode::OK => {
-                Ok(allowed(&response, &headers, by, &extra))
+        match credential {
+            Some(credential) if response.status() == axum::http::StatusCode::OK => {
+                Ok(allowed(&response, &headers, credential, &extra))
             }
             _ => self.denied(response, original.address, &id).await,
         }
@@ -165,19 +165,19 @@ impl Grpc {
     fn original(
         &self,
         peer: Option<SocketAddr>,
-        asked: &pb::HttpRequest,
+        check: &pb::HttpRequest,
         headers: &HeaderMap,
-    ) -> Result<metadata::Original, Refused> {
+    ) -> Result<metadata::Original, MetadataError> {
         let client: Option<ClientInfo> = peer.and_then(|peer| self.edge.client_of_proxy(headers, peer.ip()));
-        let told = Told {
-            client: client.ok_or(Refused::NotAProxy)?,
-            method: &asked.method,
-            scheme: &asked.scheme,
-            host: &asked.host,
-            path: &asked.path,
+        let request = EnvoyRequest {
+            client: client.ok_or(MetadataError::NotAProxy)?,
+            method: &check.method,
+            scheme: &check.scheme,
+            host: &check.host,
+            path: &check.path,
             headers,
         };
-        metadata::read_told(&told, Mount::Conclave)
+        metadata::read_envoy(&request, Mount::Conclave)
     }
 
     /// The page, or the redirect to the sign-in, in place of the application's response.
@@ -237,24 +237,24 @@ fn raw_option(name: &str, value: Vec<u8>) -> pb::HeaderValueOption {
 }
 
 /// The client's headers; a repeated header stays repeated if Envoy sends it so (`encode_raw_headers`).
-fn headers_of(asked: &pb::HttpRequest) -> Result<HeaderMap, Refused> {
+fn headers_of(check: &pb::HttpRequest) -> Result<HeaderMap, MetadataError> {
     let mut headers = HeaderMap::new();
     let mut add = |name: &str, value: &[u8]| {
         // HTTP/2 pseudo-headers, which are sent as fields.
         if name.starts_with(':') {
             return Ok(());
         }
-        let unreadable = || Refused::Unreadable("a header of the request");
+        let unreadable = || MetadataError::Unreadable("a header of the request");
         let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| unreadable())?;
         let value = HeaderValue::from_bytes(value).map_err(|_| unreadable())?;
         headers.try_append(name, value).map(|_| ()).map_err(|_| unreadable())
     };
-    match &asked.header_map {
+    match &check.header_map {
         Some(map) => map.headers.iter().try_for_each(|header| {
             let value = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
             add(&header.key, value)
         })?,
-        None => asked.headers.iter().try_for_each(|(name, value)| add(name, value.as_bytes()))?,
+        None => check.headers.iter().try_for_each(|(name, value)| add(name, value.as_bytes()))?,
     }
     Ok(headers)
 }
@@ -267,7 +267,7 @@ fn names_of(headers: &[(HeaderName, HeaderValue)]) -> Vec<HeaderName> {
 fn allowed<'a>(
     response: &'a Response,
     request: &HeaderMap,
-    by: By,
+    credential: Credential,
     extra: &[HeaderName],
 ) -> pb::CheckResponse {
     // Users' names are UTF-8, which `to_str` does not accept.
@@ -286,7 +286,7 @@ fn allowed<'a>(
         cookie::Rest::Nothing => drop(remove.insert("cookie".to_owned())),
         cookie::Rest::Other(rest) => headers.push(raw_option("cookie", rest)),
     }
-    if by == By::Program {
+    if credential == Credential::Token {
         remove.insert("authorization".to_owned());
     }
     let ok = pb::OkHttpResponse { headers, headers_to_remove: remove.into_iter().collect() };

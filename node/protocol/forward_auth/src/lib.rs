@@ -6,7 +6,7 @@
 //! | `address` | the original address, parsed once or refused |
 //! | `metadata` | the original request in each proxy's format; refuses every deviation from it |
 //! | `check` | the decision, equal for every proxy |
-//! | `program` | access tokens and app passwords, for applications that accept them |
+//! | `machine_client` | access tokens and app passwords, for applications that accept them |
 //! | `assertion` | the signed proof that an application may require |
 //! | `grpc` | the check over gRPC, for Envoy |
 //! | `fast_path` | the fast path of the check, when no waiting is needed |
@@ -28,8 +28,8 @@ mod check;
 mod fast_path;
 pub mod grpc;
 mod identity;
+mod machine_client;
 mod metadata;
-mod program;
 mod purpose;
 mod respond;
 mod roundtrip;
@@ -49,12 +49,12 @@ use axum::{
     routing::{any, get},
 };
 
-use conclave_auth::{Auth, program::AccessTokens, ticket::Mount};
+use conclave_auth::{Auth, machine_client::AccessTokens, ticket::Mount};
 use conclave_http::{ClientInfo, RequestId};
 use conclave_web::pages::Site;
 
-use fast_path::Written;
-use metadata::{Asked, Dialect};
+use fast_path::HeadCache;
+use metadata::{CheckRequest, Dialect};
 
 /// The dependencies of the slice.
 #[derive(Clone)]
@@ -62,13 +62,13 @@ pub struct ForwardAuth {
     auth: Auth,
     site: Arc<Site>,
     tokens: Arc<dyn AccessTokens>,
-    written: Arc<Written>,
+    heads: Arc<HeadCache>,
     unknown: Arc<unknown::Questions>,
 }
 
 impl ForwardAuth {
     pub fn new(auth: Auth, site: Arc<Site>, tokens: Arc<dyn AccessTokens>) -> Self {
-        Self { auth, site, tokens, written: Arc::default(), unknown: Arc::default() }
+        Self { auth, site, tokens, heads: Arc::default(), unknown: Arc::default() }
     }
 }
 
@@ -116,8 +116,9 @@ fn with_check(router: Router<ForwardAuth>, mount: Mount, dialect: Dialect) -> Ro
                     method: Method,
                     uri: Uri,
                     headers: HeaderMap| {
-            let asked = Asked { dialect, mount, client, method: &method, uri: &uri, headers: &headers };
-            answer(&state, &asked, &id).await
+            let check =
+                CheckRequest { dialect, mount, client, method: &method, uri: &uri, headers: &headers };
+            answer(&state, &check, &id).await
         },
     );
     let path = format!("{}{}", mount.checks(), dialect.route());
@@ -130,14 +131,14 @@ fn with_check(router: Router<ForwardAuth>, mount: Mount, dialect: Dialect) -> Ro
         .route(&format!("{path}/{{*original}}"), check)
 }
 
-async fn answer(state: &ForwardAuth, asked: &Asked<'_>, id: &RequestId) -> Response {
-    let original = match metadata::read(asked) {
+async fn answer(state: &ForwardAuth, check: &CheckRequest<'_>, id: &RequestId) -> Response {
+    let original = match metadata::read(check) {
         Ok(original) => original,
         Err(refused) => return respond::unreadable(state, refused, id),
     };
-    let decision = check::decide(state, &original, asked.headers).await;
-    if let Err(refused) = decision.no_aliases(asked.headers) {
+    let decision = check::decide(state, &original, check.headers).await;
+    if let Err(refused) = decision.no_aliases(check.headers) {
         return respond::unreadable(state, refused, id);
     }
-    respond::to_proxy(state, asked.dialect, &original, decision, id)
+    respond::to_proxy(state, check.dialect, &original, decision, id)
 }

@@ -41,7 +41,7 @@ pub enum Dialect {
 }
 
 /// A check request.
-pub struct Asked<'a> {
+pub struct CheckRequest<'a> {
     pub dialect: Dialect,
     /// The mount of the check's path, and so of the round trip on the application's host.
     pub mount: Mount,
@@ -65,13 +65,13 @@ pub struct Original {
     pub method_in_doubt: bool,
     /// The client's use of the response.
     pub purpose: Purpose,
-    /// True if the client is a browser or accepts a page; it then never gets a challenge for programs.
+    /// True if the client is a browser or accepts a page; it then never gets a challenge for machine clients.
     pub is_browser: bool,
 }
 
 /// The reason why the metadata is refused. For the operator's log; the visitor gets less detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum MetadataError {
     #[error("the peer is not a trusted proxy; add its address to http.trusted_proxies")]
     NotAProxy,
     #[error("the check itself must be a GET or HEAD")]
@@ -92,13 +92,13 @@ pub enum Refused {
 
 /// A header name, as `HeaderName` and as text for error messages.
 struct Name {
-    told: &'static str,
+    label: &'static str,
     header: HeaderName,
 }
 
 impl Name {
     const fn new(name: &'static str) -> Self {
-        Self { told: name, header: HeaderName::from_static(name) }
+        Self { label: name, header: HeaderName::from_static(name) }
     }
 }
 
@@ -114,9 +114,11 @@ const CHECK_PATH: &str = "the path of the check";
 impl Dialect {
     fn names(self) -> Vec<&'static str> {
         match self {
-            Self::Traefik | Self::Caddy | Self::Haproxy => vec![METHOD.told, PROTO.told, HOST.told, URI.told],
-            Self::Nginx | Self::NginxPage => vec![ORIGINAL_URL.told, ORIGINAL_METHOD.told],
-            Self::Envoy => vec![PROTO.told],
+            Self::Traefik | Self::Caddy | Self::Haproxy => {
+                vec![METHOD.label, PROTO.label, HOST.label, URI.label]
+            }
+            Self::Nginx | Self::NginxPage => vec![ORIGINAL_URL.label, ORIGINAL_METHOD.label],
+            Self::Envoy => vec![PROTO.label],
             Self::EnvoyGrpc => Vec::new(),
         }
     }
@@ -143,48 +145,48 @@ impl Dialect {
 /// Parses the original request.
 ///
 /// # Errors
-/// [`Refused`].
-pub fn read(asked: &Asked<'_>) -> Result<Original, Refused> {
-    if !asked.client.via_trusted_proxy {
-        return Err(Refused::NotAProxy);
+/// [`MetadataError`].
+pub fn read(check: &CheckRequest<'_>) -> Result<Original, MetadataError> {
+    if !check.client.via_trusted_proxy {
+        return Err(MetadataError::NotAProxy);
     }
     // Envoy's check has the original method; the others use their own.
-    let readable = asked.method == Method::GET || asked.method == Method::HEAD;
-    if asked.dialect != Dialect::Envoy && !readable {
-        return Err(Refused::Method);
+    let readable = check.method == Method::GET || check.method == Method::HEAD;
+    if check.dialect != Dialect::Envoy && !readable {
+        return Err(MetadataError::Method);
     }
-    no_aliases(asked.dialect, asked.headers)?;
-    let headers = asked.headers;
-    let (method, parts) = match asked.dialect {
+    no_aliases(check.dialect, check.headers)?;
+    let headers = check.headers;
+    let (method, parts) = match check.dialect {
         Dialect::Traefik | Dialect::Caddy | Dialect::Haproxy => {
             let parts = Parts {
-                scheme: (PROTO.told, one(headers, &PROTO)?),
-                authority: (HOST.told, one(headers, &HOST)?),
-                path: (URI.told, one_value(headers, &URI)?.as_bytes()),
+                scheme: (PROTO.label, one(headers, &PROTO)?),
+                authority: (HOST.label, one(headers, &HOST)?),
+                path: (URI.label, one_value(headers, &URI)?.as_bytes()),
             };
-            (parse_method(METHOD.told, one(headers, &METHOD)?)?, parts)
+            (parse_method(METHOD.label, one(headers, &METHOD)?)?, parts)
         }
         Dialect::Nginx | Dialect::NginxPage => {
-            let (told, url) = (ORIGINAL_URL.told, one_value(headers, &ORIGINAL_URL)?.as_bytes());
-            let (scheme, authority, path) = address::cut(url).ok_or(Refused::Unreadable(told))?;
-            let parts = Parts { scheme: (told, scheme), authority: (told, authority), path: (told, path) };
-            (nginx_method(asked)?, parts)
+            let (label, url) = (ORIGINAL_URL.label, one_value(headers, &ORIGINAL_URL)?.as_bytes());
+            let (scheme, authority, path) = address::cut(url).ok_or(MetadataError::Unreadable(label))?;
+            let parts = Parts { scheme: (label, scheme), authority: (label, authority), path: (label, path) };
+            (nginx_method(check)?, parts)
         }
         Dialect::Envoy => {
             let parts = Parts {
-                scheme: (PROTO.told, one(headers, &PROTO)?),
-                authority: ("host", own_authority(asked)?),
-                path: (CHECK_PATH, after_the_route(asked)?.as_bytes()),
+                scheme: (PROTO.label, one(headers, &PROTO)?),
+                authority: ("host", own_authority(check)?),
+                path: (CHECK_PATH, after_the_route(check)?.as_bytes()),
             };
-            (asked.method.clone(), parts)
+            (check.method.clone(), parts)
         }
-        Dialect::EnvoyGrpc => return Err(Refused::Unreadable(CHECK_PATH)),
+        Dialect::EnvoyGrpc => return Err(MetadataError::Unreadable(CHECK_PATH)),
     };
-    original(method, &parts, asked.mount, asked.client, headers)
+    original(method, &parts, check.mount, check.client, headers)
 }
 
 /// A request as Envoy describes it over gRPC, in fields that a client cannot set.
-pub struct Told<'a> {
+pub struct EnvoyRequest<'a> {
     pub client: ClientInfo,
     pub method: &'a str,
     pub scheme: &'a str,
@@ -198,17 +200,17 @@ pub struct Told<'a> {
 /// Parses the request of an Envoy message.
 ///
 /// # Errors
-/// [`Refused`].
-pub fn read_told(told: &Told<'_>, mount: Mount) -> Result<Original, Refused> {
-    if !told.client.via_trusted_proxy {
-        return Err(Refused::NotAProxy);
+/// [`MetadataError`].
+pub fn read_envoy(request: &EnvoyRequest<'_>, mount: Mount) -> Result<Original, MetadataError> {
+    if !request.client.via_trusted_proxy {
+        return Err(MetadataError::NotAProxy);
     }
     let parts = Parts {
-        scheme: ("scheme", told.scheme),
-        authority: ("host", told.host),
-        path: ("path", told.path.as_bytes()),
+        scheme: ("scheme", request.scheme),
+        authority: ("host", request.host),
+        path: ("path", request.path.as_bytes()),
     };
-    original(parse_method("method", told.method)?, &parts, mount, told.client, told.headers)
+    original(parse_method("method", request.method)?, &parts, mount, request.client, request.headers)
 }
 
 fn original(
@@ -217,7 +219,7 @@ fn original(
     mount: Mount,
     client: ClientInfo,
     headers: &HeaderMap,
-) -> Result<Original, Refused> {
+) -> Result<Original, MetadataError> {
     let url = address::read(parts, mount)?;
     Ok(Original {
         host: url.host(),
@@ -231,57 +233,57 @@ fn original(
 }
 
 /// Placeholder for an unknown method; matches no method rule.
-pub const UNTOLD: &str = "UNTOLD";
+pub const METHOD_UNKNOWN: &str = "UNTOLD";
 
 /// The original method in nginx's dialect. Configurations written for the other product do not send it.
-fn nginx_method(asked: &Asked<'_>) -> Result<Method, Refused> {
-    if asked.mount == Mount::Authentik && !asked.headers.contains_key(&ORIGINAL_METHOD.header) {
-        return parse_method(ORIGINAL_METHOD.told, UNTOLD);
+fn nginx_method(check: &CheckRequest<'_>) -> Result<Method, MetadataError> {
+    if check.mount == Mount::Authentik && !check.headers.contains_key(&ORIGINAL_METHOD.header) {
+        return parse_method(ORIGINAL_METHOD.label, METHOD_UNKNOWN);
     }
-    parse_method(ORIGINAL_METHOD.told, one(asked.headers, &ORIGINAL_METHOD)?)
+    parse_method(ORIGINAL_METHOD.label, one(check.headers, &ORIGINAL_METHOD)?)
 }
 
-fn parse_method(name: &'static str, text: &str) -> Result<Method, Refused> {
-    Method::from_bytes(text.as_bytes()).map_err(|_| Refused::Unreadable(name))
+fn parse_method(name: &'static str, text: &str) -> Result<Method, MetadataError> {
+    Method::from_bytes(text.as_bytes()).map_err(|_| MetadataError::Unreadable(name))
 }
 
 /// The check's own authority: HTTP/2 has it in the request line, HTTP/1.1 in `Host`.
-fn own_authority<'a>(asked: &Asked<'a>) -> Result<&'a str, Refused> {
-    match asked.uri.authority() {
-        Some(authority) if !asked.headers.contains_key(header::HOST) => Ok(authority.as_str()),
-        _ => one(asked.headers, &Name { told: "host", header: header::HOST }),
+fn own_authority<'a>(check: &CheckRequest<'a>) -> Result<&'a str, MetadataError> {
+    match check.uri.authority() {
+        Some(authority) if !check.headers.contains_key(header::HOST) => Ok(authority.as_str()),
+        _ => one(check.headers, &Name { label: "host", header: header::HOST }),
     }
 }
 
-fn after_the_route<'a>(asked: &Asked<'a>) -> Result<&'a str, Refused> {
-    let whole = asked.uri.path_and_query().map_or("", |path| path.as_str());
+fn after_the_route<'a>(check: &CheckRequest<'a>) -> Result<&'a str, MetadataError> {
+    let whole = check.uri.path_and_query().map_or("", |path| path.as_str());
     let rest =
-        whole.strip_prefix(asked.mount.checks()).and_then(|path| path.strip_prefix(Dialect::Envoy.route()));
+        whole.strip_prefix(check.mount.checks()).and_then(|path| path.strip_prefix(Dialect::Envoy.route()));
     match rest {
         Some("") => Ok("/"),
         Some(path) => Ok(path),
-        None => Err(Refused::Unreadable(CHECK_PATH)),
+        None => Err(MetadataError::Unreadable(CHECK_PATH)),
     }
 }
 
-fn one<'a>(headers: &'a HeaderMap, name: &Name) -> Result<&'a str, Refused> {
+fn one<'a>(headers: &'a HeaderMap, name: &Name) -> Result<&'a str, MetadataError> {
     let value = one_value(headers, name)?;
     // Host names may be UTF-8.
-    std::str::from_utf8(value.as_bytes()).map_err(|_| Refused::Unreadable(name.told))
+    std::str::from_utf8(value.as_bytes()).map_err(|_| MetadataError::Unreadable(name.label))
 }
 
-fn one_value<'a>(headers: &'a HeaderMap, name: &Name) -> Result<&'a HeaderValue, Refused> {
+fn one_value<'a>(headers: &'a HeaderMap, name: &Name) -> Result<&'a HeaderValue, MetadataError> {
     let mut values = headers.get_all(&name.header).iter();
-    let value = values.next().ok_or(Refused::Missing(name.told))?;
+    let value = values.next().ok_or(MetadataError::Missing(name.label))?;
     if values.next().is_some() {
-        return Err(Refused::Duplicate(name.told));
+        return Err(MetadataError::Duplicate(name.label));
     }
     Ok(value)
 }
 
 /// Refuses look-alike names: `X_Forwarded_Host` and `X.Forwarded.Host` become `X-Forwarded-Host` in some servers behind
 /// the proxy (CVE-2026-39858).
-fn no_aliases(dialect: Dialect, headers: &HeaderMap) -> Result<(), Refused> {
+fn no_aliases(dialect: Dialect, headers: &HeaderMap) -> Result<(), MetadataError> {
     for name in headers.keys().map(HeaderName::as_str).filter(|name| name.contains(['_', '.'])) {
         let plain = name.replace(['_', '.'], "-");
         let ours = dialect
@@ -290,7 +292,7 @@ fn no_aliases(dialect: Dialect, headers: &HeaderMap) -> Result<(), Refused> {
             .chain(identity::NAMES)
             .find(|known| known.eq_ignore_ascii_case(&plain));
         if let Some(known) = ours {
-            return Err(Refused::Alias(known));
+            return Err(MetadataError::Alias(known));
         }
     }
     Ok(())

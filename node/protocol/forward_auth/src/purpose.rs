@@ -3,7 +3,7 @@
 
 use axum::http::{HeaderMap, HeaderName, Method, header};
 
-use super::metadata::UNTOLD;
+use super::metadata::METHOD_UNKNOWN;
 
 /// Fetch Metadata headers.
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
@@ -27,7 +27,7 @@ pub enum Purpose {
     Navigation,
     /// Shown in a frame of another site, where the sign-in is never shown.
     Framed,
-    /// Any other: a script, a socket, a prefetch, a program.
+    /// Any other: a script, a socket, a prefetch, a machine client.
     Other,
 }
 
@@ -44,7 +44,7 @@ pub fn is_browser(headers: &HeaderMap) -> bool {
 /// `text/html` by name. `Accept: */*` alone is sent by programs such as git, curl and package managers.
 pub fn purpose(method: &Method, headers: &HeaderMap) -> Purpose {
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let reads = *method == Method::GET || *method == Method::HEAD || method.as_str() == UNTOLD;
+    let reads = *method == Method::GET || *method == Method::HEAD || method.as_str() == METHOD_UNKNOWN;
     let is_socket = headers.contains_key(header::UPGRADE) || headers.contains_key(header::SEC_WEBSOCKET_KEY);
     if !reads || is_socket {
         return Purpose::Other;

@@ -19,17 +19,18 @@ use axum::{
 
 use conclave_state::application::Application;
 
-use conclave_auth::{AuthError, authorization::origin_of, session::SignedIn, ticket::Target};
+use conclave_auth::{AuthError, authorization::origin_of, session::SignedIn, ticket::LoginTarget};
 use conclave_http::{Denial, Fault, RequestId, denial::not_denied};
 use conclave_web::pages::fault_of;
 
 use super::{
     ForwardAuth, assertion,
     check::Decision,
-    fast_path::Head,
+    fast_path::ResponseHead,
     identity::{self, MAX_HEAD_BYTES},
-    metadata::{Dialect, Original, Refused},
-    program, sign_in,
+    machine_client,
+    metadata::{Dialect, MetadataError, Original},
+    sign_in,
 };
 
 pub fn to_proxy(
@@ -75,7 +76,7 @@ pub fn to_proxy(
             );
             // Another account signs in here and is then redirected to the requested address.
             let is_its_own = state.auth.is_true_origin(&original.url, &application);
-            let target = is_its_own.then(|| Target::Leave { uri: original.url.to_string() });
+            let target = is_its_own.then(|| LoginTarget::Leave { uri: original.url.to_string() });
             let page = state.site.forbidden(name, user, decision.as_deref(), target.as_ref(), id);
             denied(dialect, original, user, &application.slug, "forbidden", &why).on(page)
         }
@@ -147,7 +148,8 @@ fn admitted(
         let page = fault(state, reason, what, id);
         denied(dialect, original, &signed_in.user.username, &application.slug, reason, why).on(page)
     };
-    let Some(Head { mut headers, mut bytes }) = state.written.head(state, signed_in, application) else {
+    let Some(ResponseHead { mut headers, mut bytes }) = state.heads.head(state, signed_in, application)
+    else {
         let what = "Your account's data cannot be sent to the application";
         return unwritable(what, "unwritable_identity", "a value of the user cannot be written in a header");
     };
@@ -206,11 +208,11 @@ fn assert(
     Ok(text.len() * names.len())
 }
 
-/// The response to a program: challenges for the accepted credentials, without a redirect.
+/// The response to a machine client: challenges for the accepted credentials, without a redirect.
 fn challenge(application: &Arc<Application>, refused: bool) -> Response {
     let mut response =
         (StatusCode::UNAUTHORIZED, "sign in with a token or an app password\n").into_response();
-    for challenge in program::challenges(application, refused) {
+    for challenge in machine_client::challenges(application, refused) {
         response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
     }
     response
@@ -223,7 +225,7 @@ fn allow(head: HeaderMap) -> Response {
 }
 
 /// The response to refused metadata: 403 for every proxy, since nothing is known about the client.
-pub fn unreadable(state: &ForwardAuth, refused: Refused, id: &RequestId) -> Response {
+pub fn unreadable(state: &ForwardAuth, refused: MetadataError, id: &RequestId) -> Response {
     let what = "The proxy in front of this application sent a check that is not accepted";
     let page = fault(state, "bad_check", what, id);
     Denial { kind: Some("check"), ..Denial::new("bad_check", refused.to_string()) }.on(page)

@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use conclave_auth::{
     AuthError,
-    ticket::{AppUrl, Mount, Step, Target, Ticket, TicketError, browser_hash},
+    ticket::{AppUrl, LoginStep, LoginTarget, Mount, Ticket, TicketError, browser_hash},
 };
 use conclave_http::{Fault, RequestId, cookie::Cookies, host::canonical_authority};
 use conclave_web::pages::{fault_of, fault_of_ticket, see_other};
@@ -52,7 +52,7 @@ fn started(state: &ForwardAuth, headers: &HeaderMap, query: &str) -> Result<Resp
         None => (registered(state, headers, &return_address(query))?, None),
         Some(text) => {
             let ticket = state.auth.open(text, None).map_err(fault_of_ticket)?;
-            let (Step::Outside, Target::Open { url, .. }) = (ticket.step, ticket.target) else {
+            let (LoginStep::Outside, LoginTarget::Open { url, .. }) = (ticket.step, ticket.target) else {
                 return Err(fault_of_ticket(TicketError::NotOurs));
             };
             (url, Some(ticket.issued_at_ms))
@@ -61,8 +61,8 @@ fn started(state: &ForwardAuth, headers: &HeaderMap, query: &str) -> Result<Resp
     let policy = app_cookie(&url.scheme);
     let known = browser_cookie(headers, &url.scheme);
     let browser = known.unwrap_or_else(|| URL_SAFE_NO_PAD.encode(state.auth.runtime().entropy.bytes::<32>()));
-    let target = Target::Open { url, binding: Some(browser_hash(&browser)) };
-    let mut bound = state.auth.ticket(Step::Outside, target, None);
+    let target = LoginTarget::Open { url, binding: Some(browser_hash(&browser)) };
+    let mut bound = state.auth.ticket(LoginStep::Outside, target, None);
     // The attempt began at the check: the redirect loop guard must see that attempts from before a redirect are not a
     // loop.
     bound.issued_at_ms = asked_at_ms.unwrap_or(bound.issued_at_ms);
@@ -130,20 +130,20 @@ pub async fn callback(
     State(state): State<ForwardAuth>,
     id: RequestId,
     headers: HeaderMap,
-    Query(asked): Query<CallbackQuery>,
+    Query(query): Query<CallbackQuery>,
 ) -> Response {
-    match arrived(&state, &headers, &asked.ticket).await {
+    match open_app_session(&state, &headers, &query.ticket).await {
         Ok(response) => response,
         Err(fault) => state.site.fault(&fault, &id),
     }
 }
 
-/// Spends the hand-over ticket for this host's cookie, and redirects to the requested page.
-async fn arrived(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result<Response, Fault> {
+/// Spends the app-SSO ticket for this host's cookie, and redirects to the requested page.
+async fn open_app_session(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result<Response, Fault> {
     let (ticket, url) = opened(state, headers, text)?;
-    let derivation = state.site.derivation(headers, &[b"arrive", text.as_bytes()]);
+    let write_key = state.site.write_key(headers, &[b"arrive", text.as_bytes()]);
     let home = see_other(&url.to_string());
-    match state.auth.arrive(&ticket, &derivation).await {
+    match state.auth.open_app_session(&ticket, &write_key).await {
         Ok(cookie) => {
             let life = Some(state.auth.settings().login.session_ttl);
             let set = match domain_cookie(state, &url.scheme, &url.host()) {
@@ -176,7 +176,7 @@ fn opened(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result<(Ticke
     }
     let ticket = result.map_err(fault_of_ticket)?;
     match (&ticket.step, &ticket.target) {
-        (Step::HandOver { .. }, Target::Open { url, .. }) if ticket.browser.is_some() => {
+        (LoginStep::AppSso { .. }, LoginTarget::Open { url, .. }) if ticket.browser.is_some() => {
             let url = url.clone();
             Ok((ticket, url))
         }

@@ -8,7 +8,7 @@ use axum::{
 
 use conclave_auth::{
     AuthError,
-    ticket::{AppUrl, Step, Target},
+    ticket::{AppUrl, LoginStep, LoginTarget},
 };
 use conclave_http::{Fault, Framable, RequestId};
 use conclave_web::pages::fault_of;
@@ -78,7 +78,7 @@ fn login_location(state: &ForwardAuth, original: &Original) -> Result<String, Au
     let url = AppUrl { path: return_path(path), ..original.url.clone() };
     let start = format!("{}{}/start", url.origin(), url.mount.prefix());
     let shared = state.auth.shares_session_cookie(&original.host);
-    let ticket = state.auth.ticket(Step::Outside, Target::Open { url, binding: None }, None);
+    let ticket = state.auth.ticket(LoginStep::Outside, LoginTarget::Open { url, binding: None }, None);
     let text = state.auth.seal(&ticket)?;
     if shared {
         return Ok(state.auth.settings().public_url.join(&format!("/login?ticket={text}")));

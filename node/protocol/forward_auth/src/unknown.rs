@@ -24,7 +24,7 @@ pub struct Questions(Mutex<Second>);
 #[derive(Debug, Default)]
 struct Second {
     number: u64,
-    asked: u32,
+    lookups: u32,
     hosts: BTreeMap<String, u32>,
 }
 
@@ -35,11 +35,12 @@ impl Questions {
         if second.number != now.as_secs() {
             *second = Second { number: now.as_secs(), ..Second::default() };
         }
-        if second.asked >= MAX_ALTOGETHER || second.hosts.get(host).is_some_and(|asked| *asked >= MAX_A_HOST)
+        if second.lookups >= MAX_ALTOGETHER
+            || second.hosts.get(host).is_some_and(|lookups| *lookups >= MAX_A_HOST)
         {
             return false;
         }
-        second.asked += 1;
+        second.lookups += 1;
         *second.hosts.entry(host.to_owned()).or_default() += 1;
         true
     }

@@ -24,7 +24,7 @@ use super::{
 };
 
 /// An access token that is valid in this version of the state.
-pub struct Live {
+pub struct LiveToken {
     pub claims: AccessClaims,
     pub state: Arc<State>,
     /// The client that holds it.
@@ -46,7 +46,7 @@ pub enum Dead {
 ///
 /// # Errors
 /// [`Dead`].
-pub async fn live(oidc: &Oidc, token: &str) -> Result<Live, Dead> {
+pub async fn live(oidc: &Oidc, token: &str) -> Result<LiveToken, Dead> {
     let Read { claims, kid } = opened(oidc, token).await.ok_or(Dead::Invalid)?;
     let state = match oidc.auth.cluster().serving_view(claims.idx).await {
         Ok(state) => state,
@@ -106,7 +106,7 @@ async fn key(oidc: &Oidc, kid: &str) -> Option<VerifyingKey> {
     oidc.auth.signing().verifier(&*oidc.auth.cluster().confirmed_view().await?, kid)
 }
 
-fn judged(claims: AccessClaims, state: Arc<State>, auth: &Auth) -> Option<Live> {
+fn judged(claims: AccessClaims, state: Arc<State>, auth: &Auth) -> Option<LiveToken> {
     let now = auth.now(&state);
     if claims.exp.saturating_mul(1_000) <= now.0 {
         return None;
@@ -122,7 +122,7 @@ fn judged(claims: AccessClaims, state: Arc<State>, auth: &Auth) -> Option<Live> 
         None if is_own(&claims, &client) => None,
         None => return None,
     };
-    Some(Live { claims, state, client, person })
+    Some(LiveToken { claims, state, client, person })
 }
 
 /// The user of the grant. After an exchange, the client that the user authorized and the client that holds the token

@@ -11,7 +11,7 @@ use axum::{
 use conclave_auth::{
     AuthError,
     authorization::{AuthorizationError, AuthorizationRequest, WayBack},
-    ticket::Target,
+    ticket::LoginTarget,
 };
 use conclave_http::{ClientInfo, Denial, Fault, RequestId};
 use conclave_web::pages::fault_of;
@@ -20,7 +20,7 @@ use super::{
     Oidc, client_document,
     hint::{self, Unread},
     par,
-    request::{Circumstances, Mistake, NoWayBack, Parameters, Unacceptable, validate},
+    request::{InvalidRequest, Mistake, NoWayBack, Parameters, RequestContext, validate},
     request_object,
 };
 
@@ -38,10 +38,10 @@ pub async fn by_get(
 /// requires support for POST).
 pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, body: Bytes) -> Response {
     let Ok(form) = std::str::from_utf8(&body) else {
-        return here(&oidc, &id, NoWayBack::Unreadable("not a form"));
+        return error_page(&oidc, &id, NoWayBack::Unreadable("not a form"));
     };
     if form.len() > MAX_QUERY_BYTES || form.bytes().any(|byte| !byte.is_ascii_graphic()) {
-        return here(&oidc, &id, NoWayBack::Unreadable("the request is too long or not a form"));
+        return error_page(&oidc, &id, NoWayBack::Unreadable("the request is too long or not a form"));
     }
     oidc.site.go_on_to(&format!("{}?{form}", super::paths::AUTHORIZE))
 }
@@ -58,15 +58,15 @@ async fn endpoint(
 ) -> Response {
     let parameters = match known(oidc, caller, query).await {
         Ok(parameters) => parameters,
-        Err(mistake) => return here(oidc, id, mistake),
+        Err(mistake) => return error_page(oidc, id, mistake),
     };
     let request = match requested(oidc, parameters).await {
         Ok(request) => request,
-        Err(Unacceptable::Here(mistake @ NoWayBack::UnregisteredRedirectUri)) => {
-            return compared(oidc, query).on(here(oidc, id, mistake));
+        Err(InvalidRequest::Here(mistake @ NoWayBack::UnregisteredRedirectUri)) => {
+            return compared(oidc, query).on(error_page(oidc, id, mistake));
         }
-        Err(Unacceptable::Here(mistake)) => return here(oidc, id, mistake),
-        Err(Unacceptable::There(mistake)) => {
+        Err(InvalidRequest::Here(mistake)) => return error_page(oidc, id, mistake),
+        Err(InvalidRequest::There(mistake)) => {
             let issuer = oidc.auth.settings().public_url.issuer();
             let (redirect_uri, state) = (&mistake.redirect_uri, mistake.state.as_deref());
             let omits_error_issuer = mistake.omits_error_issuer;
@@ -74,7 +74,7 @@ async fn endpoint(
             return oidc.site.answer(&back.with_error(mistake.error, mistake.description));
         }
     };
-    match next(oidc, id, caller, headers, query, Target::Authorize(Box::new(request))).await {
+    match next(oidc, id, caller, headers, query, LoginTarget::Authorize(Box::new(request))).await {
         Ok(response) => response,
         Err(fault) => oidc.site.fault(&fault, id),
     }
@@ -110,15 +110,15 @@ async fn known(oidc: &Oidc, caller: &ClientInfo, query: &[u8]) -> Result<Paramet
 }
 
 /// The request in the browser's own parameters, or the pushed request that they name.
-async fn requested(oidc: &Oidc, parameters: Parameters) -> Result<AuthorizationRequest, Unacceptable> {
+async fn requested(oidc: &Oidc, parameters: Parameters) -> Result<AuthorizationRequest, InvalidRequest> {
     let must_be_pushed = oidc.auth.settings().authorization.require_pushed;
-    let direct = Circumstances { pushed: None, must_be_pushed };
+    let direct = RequestContext { pushed: None, must_be_pushed };
     let (parameters, circumstances) = match parameters.get("request_uri").and_then(par::handle_of) {
         Some(handle) => {
             let fetched = par::fetch(oidc, handle, parameters.get("client_id")).await?;
-            (fetched.parameters, Circumstances { pushed: Some(fetched.pushed), ..direct })
+            (fetched.parameters, RequestContext { pushed: Some(fetched.pushed), ..direct })
         }
-        None => (opened(oidc, parameters).await.map_err(Unacceptable::Here)?, direct),
+        None => (opened(oidc, parameters).await.map_err(InvalidRequest::Here)?, direct),
     };
     let request = validated(oidc, &parameters, circumstances).await?;
     hinted(oidc, &parameters, request).await
@@ -143,22 +143,22 @@ pub async fn opened(oidc: &Oidc, parameters: Parameters) -> Result<Parameters, N
 /// before it counts as unknown.
 ///
 /// # Errors
-/// [`Unacceptable`].
+/// [`InvalidRequest`].
 pub async fn validated(
     oidc: &Oidc,
     parameters: &Parameters,
-    circumstances: Circumstances,
-) -> Result<AuthorizationRequest, Unacceptable> {
+    circumstances: RequestContext,
+) -> Result<AuthorizationRequest, InvalidRequest> {
     // A browser must not be sent to a removed address, on any node.
     let Ok(state) = oidc.auth.cluster().serving_view(0).await else {
-        return Err(Unacceptable::Here(NoWayBack::Unavailable));
+        return Err(InvalidRequest::Here(NoWayBack::Unavailable));
     };
     let result = validate(parameters, &state, circumstances);
     match result {
-        Err(Unacceptable::Here(NoWayBack::UnknownClient | NoWayBack::UnregisteredRedirectUri)) => {
+        Err(InvalidRequest::Here(NoWayBack::UnknownClient | NoWayBack::UnregisteredRedirectUri)) => {
             match oidc.auth.cluster().confirmed_view().await {
                 Some(state) => validate(parameters, &state, circumstances),
-                None => Err(Unacceptable::Here(NoWayBack::Unavailable)),
+                None => Err(InvalidRequest::Here(NoWayBack::Unavailable)),
             }
         }
         result => result,
@@ -170,7 +170,7 @@ pub async fn hinted(
     oidc: &Oidc,
     parameters: &Parameters,
     mut request: AuthorizationRequest,
-) -> Result<AuthorizationRequest, Unacceptable> {
+) -> Result<AuthorizationRequest, InvalidRequest> {
     let Some(token) = parameters.get("id_token_hint") else { return Ok(request) };
     let (error, description) = match hint::read(oidc, token).await {
         Ok(hint) if request.subject.as_ref().is_none_or(|subject| *subject == hint.sub) => {
@@ -182,7 +182,7 @@ pub async fn hinted(
         Err(Unread::Unavailable) => (AuthorizationError::TemporarilyUnavailable, "try again in a moment"),
     };
     let omits_error_issuer = oidc.auth.omits_error_issuer(&request.client_id);
-    Err(Unacceptable::There(Mistake {
+    Err(InvalidRequest::There(Mistake {
         omits_error_issuer,
         redirect_uri: request.redirect_uri,
         mode: request.response_mode,
@@ -198,19 +198,19 @@ async fn next(
     client: &ClientInfo,
     headers: &HeaderMap,
     query: &[u8],
-    target: Target,
+    target: LoginTarget,
 ) -> Result<Response, Fault> {
     let browser = oidc.site.browser(headers)?;
     let visitor = oidc.site.visitor(&browser).await?.from(client.ip);
     let session = visitor.signed_in.as_ref().map(|s| *s.session.id.bytes()).unwrap_or_default();
-    let derivation = oidc.site.derivation(headers, &[b"authorize", query, &session]);
-    let next = oidc.auth.next(&target, &visitor, &derivation).await;
+    let write_key = oidc.site.write_key(headers, &[b"authorize", query, &session]);
+    let next = oidc.auth.next(&target, &visitor, &write_key).await;
     let next = next.map_err(|error| fault_of(&error))?;
     Ok(oidc.site.show(next, &browser, id))
 }
 
 /// Shows an error page here, never a redirect: there is no verified address to report the error to.
-pub fn here(oidc: &Oidc, id: &RequestId, mistake: NoWayBack) -> Response {
+pub fn error_page(oidc: &Oidc, id: &RequestId, mistake: NoWayBack) -> Response {
     let (code, title, detail) = match mistake {
         NoWayBack::Unavailable => return oidc.site.fault(&fault_of(&AuthError::Unavailable), id),
         NoWayBack::Unreadable(why) => {

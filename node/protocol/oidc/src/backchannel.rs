@@ -13,11 +13,11 @@ use conclave_state::{
     State,
     client::Client,
     ids::SessionId,
-    outbox::{Effect, OutboxItem},
+    outbox::{OutboxEffect, OutboxItem},
 };
 use serde_json::{Value, json};
 
-use conclave_auth::{Auth, derive::Derivation};
+use conclave_auth::{Auth, write_key::WriteKey};
 use conclave_crypto::mac;
 use conclave_http::Outbound;
 
@@ -56,8 +56,8 @@ struct Notice {
 }
 
 /// The decision about a row of the outbox.
-enum Judged {
-    Tell(Notice),
+enum DueAction {
+    Deliver(Notice),
     /// No client is left to be notified.
     Over,
     /// It cannot be signed at the moment.
@@ -102,17 +102,18 @@ impl Announcer {
         let due = self.due(&state, now_ms);
         self.failed.retain(|sequence, _| state.outbox_item(*sequence).is_some());
         self.auth.notices().keep_waiting(&state);
-        let (mut over, mut telling) = (Vec::new(), Vec::new());
+        let (mut over, mut notices) = (Vec::new(), Vec::new());
         for item in due {
             match self.judge(&state, &item, now_ms) {
-                Judged::Tell(notice) => telling.push(notice),
-                Judged::Over => over.push(item.sequence),
-                Judged::Later => self.put_off(item.sequence, now_ms),
+                DueAction::Deliver(notice) => notices.push(notice),
+                DueAction::Over => over.push(item.sequence),
+                DueAction::Later => self.put_off(item.sequence, now_ms),
             }
         }
-        let told = futures_util::future::join_all(telling.iter().map(|notice| self.tell(notice))).await;
-        for (notice, told) in telling.iter().zip(told) {
-            if told {
+        let delivered =
+            futures_util::future::join_all(notices.iter().map(|notice| self.deliver(notice))).await;
+        for (notice, delivered) in notices.iter().zip(delivered) {
+            if delivered {
                 over.push(notice.sequence);
             } else {
                 self.put_off(notice.sequence, now_ms);
@@ -129,31 +130,31 @@ impl Announcer {
         waiting.take(AT_ONCE).map(|item| (**item).clone()).collect()
     }
 
-    fn judge(&self, state: &State, item: &OutboxItem, now_ms: u64) -> Judged {
-        let Effect::BackChannelLogout { client, session, user } = &item.effect;
+    fn judge(&self, state: &State, item: &OutboxItem, now_ms: u64) -> DueAction {
+        let OutboxEffect::BackChannelLogout { client, session, user } = &item.effect;
         let client = state.client(client.as_str()).filter(|client| !client.disabled);
         let Some(client) = client.filter(|client| !client.back_channel_logout_uri.is_empty()) else {
-            return Judged::Over;
+            return DueAction::Over;
         };
         if now_ms.saturating_sub(item.created_at.0) > GIVE_UP_AFTER_MS {
             tracing::warn!(client.id = %client.id, session.id = %session, "a logout notice was given up: the client accepted none for an hour");
-            return Judged::Over;
+            return DueAction::Over;
         }
         // A user deleted meanwhile is named by the session alone.
         let Ok(subject) = state.user(*user).map(|user| self.auth.subject(client, user)).transpose() else {
-            return Judged::Later;
+            return DueAction::Later;
         };
         let claims = self.claims(client, *session, subject, item.sequence, now_ms);
         let signer = self.auth.signing().signer(state, client.signing_algorithm);
         match signer.ok().and_then(|key| key.sign(LOGOUT_TYP, &claims).ok()) {
-            Some(token) => Judged::Tell(Notice {
+            Some(token) => DueAction::Deliver(Notice {
                 sequence: item.sequence,
                 uri: client.back_channel_logout_uri.clone(),
                 client: client.id.to_string(),
                 token,
                 by_administrator: !client.is_self_registered(),
             }),
-            None => Judged::Later,
+            None => DueAction::Later,
         }
     }
 
@@ -183,7 +184,7 @@ impl Announcer {
         claims
     }
 
-    async fn tell(&self, notice: &Notice) -> bool {
+    async fn deliver(&self, notice: &Notice) -> bool {
         let outbound = if notice.by_administrator { &self.trusted } else { &self.outbound };
         let why = match outbound.post_form(&notice.uri, &[("logout_token", &notice.token)]).await {
             Ok(status) if status.is_success() => return true,
@@ -211,9 +212,9 @@ impl Announcer {
             return 0;
         }
         let count = sequence_numbers.len();
-        let derivation = Derivation::fresh(&self.auth.deriving_keys().request, &*self.auth.runtime().entropy);
-        let order = Body::AcknowledgeOutbox(AcknowledgeOutbox { sequence_numbers });
-        match self.auth.cluster().propose(derivation.request(), order).await {
+        let write_key = WriteKey::fresh(&self.auth.deriving_keys().request, &*self.auth.runtime().entropy);
+        let command = Body::AcknowledgeOutbox(AcknowledgeOutbox { sequence_numbers });
+        match self.auth.cluster().propose(write_key.request(), command).await {
             Ok(_) => count,
             Err(error) => {
                 tracing::info!(%error, "logout notices stay in the outbox and will be sent again");

@@ -7,7 +7,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 
 use conclave_auth::{
     Auth, AuthError,
-    program::{AccessTokens, ByAccessToken},
+    machine_client::{AccessTokenUser, AccessTokens},
     session::SignedIn,
 };
 use conclave_web::pages::Site;
@@ -26,7 +26,10 @@ pub fn access_tokens(auth: Auth, site: Arc<Site>) -> Arc<dyn AccessTokens> {
 }
 
 impl AccessTokens for Oidc {
-    fn judge<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Option<ByAccessToken>, AuthError>> {
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a str,
+    ) -> BoxFuture<'a, Result<Option<AccessTokenUser>, AuthError>> {
         async move {
             match access::live(self, token).await {
                 Ok(live) => Ok(spoken_for(self, live)),
@@ -40,7 +43,7 @@ impl AccessTokens for Oidc {
 
 /// The session behind the token. A grant may outlive its session (`offline_access`), but the check requires a live
 /// session.
-fn spoken_for(oidc: &Oidc, live: access::Live) -> Option<ByAccessToken> {
+fn spoken_for(oidc: &Oidc, live: access::LiveToken) -> Option<AccessTokenUser> {
     if live.claims.cnf.is_some() || live.person.is_none() {
         return None;
     }
@@ -54,5 +57,5 @@ fn spoken_for(oidc: &Oidc, live: access::Live) -> Option<ByAccessToken> {
         Audience::One(one) => vec![one],
         Audience::Several(several) => several,
     };
-    Some(ByAccessToken { signed_in: SignedIn { session, user, state: live.state }, audiences })
+    Some(AccessTokenUser { signed_in: SignedIn { session, user, state: live.state }, audiences })
 }

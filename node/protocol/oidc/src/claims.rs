@@ -67,7 +67,7 @@ pub fn may_be_named(name: &str) -> bool {
 }
 
 /// The subject of claims, in one version of the state.
-pub struct Person<'a> {
+pub struct ClaimSubject<'a> {
     pub user: &'a User,
     pub state: &'a State,
     /// The issuer, under which the user's picture is published.
@@ -75,7 +75,7 @@ pub struct Person<'a> {
 }
 
 /// The claims that these scopes disclose.
-pub fn of(person: &Person<'_>, scopes: &[String]) -> Map<String, Value> {
+pub fn of(person: &ClaimSubject<'_>, scopes: &[String]) -> Map<String, Value> {
     let mut claims = Map::new();
     claims.insert("sub".into(), json!(person.user.id.to_string()));
     let granted = SCOPES.iter().filter(|(scope, _)| scopes.iter().any(|s| s == scope));
@@ -84,11 +84,11 @@ pub fn of(person: &Person<'_>, scopes: &[String]) -> Map<String, Value> {
 }
 
 /// Adds the claims requested by name.
-pub fn add_named(claims: &mut Map<String, Value>, person: &Person<'_>, names: &[String]) {
+pub fn add_named(claims: &mut Map<String, Value>, person: &ClaimSubject<'_>, names: &[String]) {
     put(claims, person, names.iter().map(String::as_str));
 }
 
-fn put<'a>(claims: &mut Map<String, Value>, person: &Person<'_>, names: impl Iterator<Item = &'a str>) {
+fn put<'a>(claims: &mut Map<String, Value>, person: &ClaimSubject<'_>, names: impl Iterator<Item = &'a str>) {
     for name in names {
         if let Some(value) = value(person, name) {
             claims.insert(name.to_owned(), value);
@@ -96,7 +96,7 @@ fn put<'a>(claims: &mut Map<String, Value>, person: &Person<'_>, names: impl Ite
     }
 }
 
-fn value(person: &Person<'_>, name: &str) -> Option<Value> {
+fn value(person: &ClaimSubject<'_>, name: &str) -> Option<Value> {
     let (user, state) = (person.user, person.state);
     match name {
         "name" => {
@@ -116,7 +116,7 @@ fn value(person: &Person<'_>, name: &str) -> Option<Value> {
         "atproto_did" => Some(json!(&*state.atmosphere_of(user.id)?.subject)),
         "atproto_handle" => Some(json!(&*state.atmosphere_of(user.id)?.handle.as_ref()?.0)),
         "groups" => Some(json!(state.group_names_of(user).collect::<Vec<&str>>())),
-        "picture" => Some(json!(portrait(person)?)),
+        "picture" => Some(json!(picture_url(person)?)),
         "family_name" | "given_name" | "middle_name" | "profile" | "website" | "gender" | "birthdate"
         | "zoneinfo" | "locale" | "phone_number" => attribute(user, name).map(|text| json!(text)),
         _ => None,
@@ -124,7 +124,7 @@ fn value(person: &Person<'_>, name: &str) -> Option<Value> {
 }
 
 /// The picture's address: set by an administrator, or the user's picture from elsewhere that is published here.
-fn portrait(person: &Person<'_>) -> Option<String> {
+fn picture_url(person: &ClaimSubject<'_>) -> Option<String> {
     if let Some(url) = attribute(person.user, "picture") {
         return Some(url.to_owned());
     }

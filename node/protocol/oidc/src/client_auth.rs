@@ -16,14 +16,14 @@ use conclave_state::{
 };
 
 use super::certificate;
-use conclave_auth::{AuthError, derive::Derivation};
+use conclave_auth::{AuthError, write_key::WriteKey};
 use conclave_crypto::{jwks, mac};
 use conclave_http::tls::ClientCertificate;
 
-use super::{Oidc, assertion, error::TokenError, head::Head, paths, request::Parameters};
+use super::{Oidc, assertion, error::TokenError, head::RequestHead, paths, request::Parameters};
 
 /// An authenticated client.
-pub struct Authenticated {
+pub struct AuthenticatedClient {
     pub client: Arc<Client>,
     /// The proofs to spend with the write that follows: the client's assertion, if it sent one.
     pub proofs: Vec<SpentProof>,
@@ -31,7 +31,7 @@ pub struct Authenticated {
     pub certificate: Option<[u8; 32]>,
 }
 
-impl Authenticated {
+impl AuthenticatedClient {
     /// Spends the client's proofs, and this further one, by a write of their own, for endpoints that write nothing
     /// else. The write has a fresh request id: a request that is sent again in full, including its `Idempotency-Key`,
     /// presents a spent proof.
@@ -41,10 +41,10 @@ impl Authenticated {
     pub async fn used_up(self, oidc: &Oidc, further: Option<SpentProof>) -> Result<Arc<Client>, TokenError> {
         let proofs: Vec<SpentProof> = self.proofs.into_iter().chain(further).collect();
         if !proofs.is_empty() {
-            let order = Body::SpendProofs(SpendProofs { proofs });
+            let command = Body::SpendProofs(SpendProofs { proofs });
             let (keys, runtime) = (oidc.auth.deriving_keys(), oidc.auth.runtime());
-            let request = Derivation::fresh(&keys.request, &*runtime.entropy).request();
-            oidc.auth.cluster().propose(request, order).await.map_err(AuthError::from)?;
+            let request = WriteKey::fresh(&keys.request, &*runtime.entropy).request();
+            oidc.auth.cluster().propose(request, command).await.map_err(AuthError::from)?;
         }
         Ok(self.client)
     }
@@ -111,10 +111,10 @@ const BASIC_IS_MALFORMED: TokenError = TokenError::InvalidClient {
 /// `invalid_client`, or `invalid_request` when two methods are mixed.
 pub fn authenticate(
     oidc: &Oidc,
-    headers: &Head,
+    headers: &RequestHead,
     form: &Parameters,
     state: &State,
-) -> Result<Authenticated, TokenError> {
+) -> Result<AuthenticatedClient, TokenError> {
     let mut refused = None;
     for presented in read(headers, form)? {
         match known(oidc, headers, &presented, state) {
@@ -127,16 +127,16 @@ pub fn authenticate(
 
 fn known(
     oidc: &Oidc,
-    headers: &Head,
+    headers: &RequestHead,
     presented: &Presented,
     state: &State,
-) -> Result<Authenticated, TokenError> {
+) -> Result<AuthenticatedClient, TokenError> {
     let client = state.client(presented.id()).filter(|client| !client.disabled);
     let client = client.ok_or_else(|| presented.refusal())?;
     let proofs = proved(oidc, headers, presented, client, state)?.ok_or_else(|| presented.refusal())?;
     let by_certificate = is_by_certificate(client.auth_method);
     let certificate = headers.thumbprint().filter(|_| by_certificate);
-    Ok(Authenticated { client: Arc::clone(client), proofs, certificate })
+    Ok(AuthenticatedClient { client: Arc::clone(client), proofs, certificate })
 }
 
 /// Like [`authenticate`], for requests without a handle that determines the version of the state. The client may have
@@ -147,9 +147,9 @@ fn known(
 /// As [`authenticate`], and if no version of the state may be decided on.
 pub async fn authenticate_now(
     oidc: &Oidc,
-    headers: &Head,
+    headers: &RequestHead,
     form: &Parameters,
-) -> Result<(Authenticated, Arc<State>), TokenError> {
+) -> Result<(AuthenticatedClient, Arc<State>), TokenError> {
     let state = oidc.auth.cluster().serving_view(0).await.map_err(|_| TokenError::Unavailable)?;
     match authenticate(oidc, headers, form, &state) {
         Err(TokenError::InvalidClient { .. }) => {
@@ -166,7 +166,7 @@ pub async fn authenticate_now(
 /// Fails if a strict client sends its own secret in the wrong place.
 fn proved(
     oidc: &Oidc,
-    head: &Head,
+    head: &RequestHead,
     presented: &Presented,
     client: &Client,
     state: &State,

@@ -44,11 +44,11 @@ pub async fn grant(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespo
 }
 
 /// The requested scopes, which must be the client's; all of the client's if it requests none (RFC 6749 §3.3).
-fn scope(asked: Option<&str>, client: &Client) -> Result<String, TokenError> {
+fn scope(requested: Option<&str>, client: &Client) -> Result<String, TokenError> {
     let own: Vec<&str> =
         client.scopes.iter().map(String::as_str).filter(|scope| !OF_PEOPLE.contains(scope)).collect();
-    let Some(asked) = asked else { return Ok(own.join(" ")) };
-    let wanted: Vec<&str> = asked.split(' ').filter(|scope| !scope.is_empty()).collect();
+    let Some(requested) = requested else { return Ok(own.join(" ")) };
+    let wanted: Vec<&str> = requested.split(' ').filter(|scope| !scope.is_empty()).collect();
     if wanted.iter().any(|scope| !own.contains(scope)) {
         return Err(TokenError::InvalidScope("a scope is not the client's, or is about a user"));
     }

@@ -25,12 +25,12 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use url::Url;
 
-use conclave_auth::{AuthError, derive::Derivation, throttle::Admission};
+use conclave_auth::{AuthError, throttle::Admission, write_key::WriteKey};
 use conclave_http::outbound::OutboundError;
 
 use super::{
     Oidc,
-    client_metadata::{Checked, Metadata, Unacceptable, WITHOUT_SECRET},
+    client_metadata::{InvalidMetadata, Metadata, ValidatedMetadata, WITHOUT_SECRET},
     request::NoWayBack,
 };
 
@@ -178,7 +178,7 @@ fn excused(oidc: &Oidc, known: Option<&Client>, failure: Failure) -> Result<(), 
     }
 }
 
-async fn fetch(oidc: &Oidc, url: &str) -> Result<Checked, Failure> {
+async fn fetch(oidc: &Oidc, url: &str) -> Result<ValidatedMetadata, Failure> {
     let wrong = |why| Err(Failure::Wrong(why));
     let mut metadata = Metadata::parse(&get(oidc, url).await?).map_err(|_| NO_DOCUMENT)?;
     if metadata.client_id.as_deref() != Some(url) {
@@ -192,8 +192,8 @@ async fn fetch(oidc: &Oidc, url: &str) -> Result<Checked, Failure> {
         metadata.jwks = Some(keys);
     }
     metadata.check(WITHOUT_SECRET).map_err(|why| match why {
-        Unacceptable::RedirectUri(_) => Failure::Wrong("a redirect URI of its document cannot be one"),
-        Unacceptable::Metadata(why) => Failure::Wrong(why),
+        InvalidMetadata::RedirectUri(_) => Failure::Wrong("a redirect URI of its document cannot be one"),
+        InvalidMetadata::Metadata(why) => Failure::Wrong(why),
     })
 }
 
@@ -228,18 +228,18 @@ async fn keep(
     oidc: &Oidc,
     known: Option<&Client>,
     client_id: &str,
-    described: Checked,
+    described: ValidatedMetadata,
 ) -> Result<(), NoWayBack> {
     oidc.auth.provide_signing_key(described.algorithm).await.map_err(|_| NoWayBack::Unavailable)?;
     match known {
         Some(client) if described.is_of(client) && !is_long_ago(oidc, client) => Ok(()),
         Some(client) if client.auth_method == described.method => {
-            let order = UpdateClient { of_document: true, ..described.update(client_id) };
-            propose(oidc, Body::UpdateClient(order)).await
+            let command = UpdateClient { of_document: true, ..described.update(client_id) };
+            propose(oidc, Body::UpdateClient(command)).await
         }
         None | Some(_) => {
-            let order = CreateClient { of_document: true, ..described.create(client_id) };
-            propose(oidc, Body::CreateClient(order)).await
+            let command = CreateClient { of_document: true, ..described.create(client_id) };
+            propose(oidc, Body::CreateClient(command)).await
         }
     }
 }
@@ -249,9 +249,9 @@ fn is_long_ago(oidc: &Oidc, client: &Client) -> bool {
     client.document_seen_at.is_none_or(|seen| now.0 >= seen.0.saturating_add(SEEN_AGAIN_MS))
 }
 
-async fn propose(oidc: &Oidc, order: Body) -> Result<(), NoWayBack> {
-    let derivation = Derivation::fresh(&oidc.auth.deriving_keys().request, &*oidc.auth.runtime().entropy);
-    match oidc.auth.cluster().propose(derivation.request(), order).await.map_err(AuthError::from) {
+async fn propose(oidc: &Oidc, command: Body) -> Result<(), NoWayBack> {
+    let write_key = WriteKey::fresh(&oidc.auth.deriving_keys().request, &*oidc.auth.runtime().entropy);
+    match oidc.auth.cluster().propose(write_key.request(), command).await.map_err(AuthError::from) {
         Ok(_) => Ok(()),
         // Another node, or another request, wrote it first.
         Err(AuthError::Refused(refusal)) if refusal.reason == Reason::ClientIdTaken => Ok(()),

@@ -80,14 +80,14 @@ pub struct Metadata {
 
 /// The reason why the metadata is refused (RFC 7591 §3.2.2).
 #[derive(Debug, PartialEq, Eq)]
-pub enum Unacceptable {
+pub enum InvalidMetadata {
     RedirectUri(String),
     Metadata(&'static str),
 }
 
 /// The metadata, checked.
 #[derive(Debug)]
-pub struct Checked {
+pub struct ValidatedMetadata {
     pub method: ClientAuthMethod,
     pub algorithm: SigningAlgorithm,
     assertion_algorithm: Option<SigningAlgorithm>,
@@ -101,23 +101,23 @@ impl Metadata {
     /// Parses the metadata.
     ///
     /// # Errors
-    /// [`Unacceptable`].
-    pub fn parse(body: &[u8]) -> Result<Self, Unacceptable> {
+    /// [`InvalidMetadata`].
+    pub fn parse(body: &[u8]) -> Result<Self, InvalidMetadata> {
         serde_json::from_slice(body)
-            .map_err(|_| Unacceptable::Metadata("it is not a JSON object of client metadata"))
+            .map_err(|_| InvalidMetadata::Metadata("it is not a JSON object of client metadata"))
     }
 
     /// Checks the metadata against the supported values.
     ///
     /// # Errors
-    /// [`Unacceptable`].
-    pub fn check(self, methods: Methods) -> Result<Checked, Unacceptable> {
+    /// [`InvalidMetadata`].
+    pub fn check(self, methods: Methods) -> Result<ValidatedMetadata, InvalidMetadata> {
         self.check_addresses()?;
         self.check_what_is_asked()?;
-        let wrong = Unacceptable::Metadata;
-        let method = choice(self.token_endpoint_auth_method.as_deref(), methods)
+        let wrong = InvalidMetadata::Metadata;
+        let method = parse_enum(self.token_endpoint_auth_method.as_deref(), methods)
             .ok_or(wrong("token_endpoint_auth_method is not supported"))?;
-        let algorithm = choice(self.id_token_signed_response_alg.as_deref(), &ALGORITHMS)
+        let algorithm = parse_enum(self.id_token_signed_response_alg.as_deref(), &ALGORITHMS)
             .ok_or(wrong("id_token_signed_response_alg is not supported"))?;
         let (jwks, assertion_algorithm) = match method {
             ClientAuthMethod::PrivateKeyJwt => {
@@ -127,27 +127,38 @@ impl Metadata {
             _ => (Vec::new(), None),
         };
         let (scopes, grant_types) = (self.scopes(), self.grant_types());
-        Ok(Checked { method, algorithm, assertion_algorithm, jwks, grant_types, scopes, metadata: self })
+        Ok(ValidatedMetadata {
+            method,
+            algorithm,
+            assertion_algorithm,
+            jwks,
+            grant_types,
+            scopes,
+            metadata: self,
+        })
     }
 
-    fn check_addresses(&self) -> Result<(), Unacceptable> {
+    fn check_addresses(&self) -> Result<(), InvalidMetadata> {
         if self.redirect_uris.is_empty() {
-            return Err(Unacceptable::RedirectUri("redirect_uris is missing".into()));
+            return Err(InvalidMetadata::RedirectUri("redirect_uris is missing".into()));
         }
         for uri in self.redirect_uris.iter().chain(&self.post_logout_redirect_uris) {
-            RedirectUri::parse(uri).map_err(|error| Unacceptable::RedirectUri(format!("{uri} {error}")))?;
+            RedirectUri::parse(uri)
+                .map_err(|error| InvalidMetadata::RedirectUri(format!("{uri} {error}")))?;
         }
         let logout_uris = [&self.backchannel_logout_uri, &self.frontchannel_logout_uri];
         let is_sound = |uri: &String| RedirectUri::parse(uri).is_ok() && uri.starts_with("http");
         if !logout_uris.into_iter().flatten().all(is_sound) {
-            return Err(Unacceptable::Metadata("a logout URI is not an https address"));
+            return Err(InvalidMetadata::Metadata("a logout URI is not an https address"));
         }
         Ok(())
     }
 
-    fn check_what_is_asked(&self) -> Result<(), Unacceptable> {
-        let only = |asked: &Option<Vec<String>>, known: &[&str]| {
-            asked.as_ref().is_none_or(|asked| asked.iter().all(|one| known.contains(&one.as_str())))
+    fn check_what_is_asked(&self) -> Result<(), InvalidMetadata> {
+        let only = |requested: &Option<Vec<String>>, known: &[&str]| {
+            requested
+                .as_ref()
+                .is_none_or(|requested| requested.iter().all(|one| known.contains(&one.as_str())))
         };
         let wrong = if !only(&self.response_types, &["code"]) {
             "only response_types [\"code\"] is supported"
@@ -170,7 +181,7 @@ impl Metadata {
         } else {
             return Ok(());
         };
-        Err(Unacceptable::Metadata(wrong))
+        Err(InvalidMetadata::Metadata(wrong))
     }
 
     /// The keys for client authentication, and their algorithm: the named one, or the first that a key fits.
@@ -180,7 +191,7 @@ impl Metadata {
         let keys = jwks::parse(&jwks)?;
         let fits = |algorithm| alg(algorithm).is_some_and(|alg| keys.iter().any(|key| key.fits(alg)));
         let algorithm = match self.token_endpoint_auth_signing_alg.as_deref() {
-            Some(_) => choice(self.token_endpoint_auth_signing_alg.as_deref(), &ALGORITHMS)
+            Some(_) => parse_enum(self.token_endpoint_auth_signing_alg.as_deref(), &ALGORITHMS)
                 .ok_or("token_endpoint_auth_signing_alg is not supported")?,
             None => ALGORITHMS
                 .into_iter()
@@ -197,14 +208,14 @@ impl Metadata {
 
     /// The requested scopes that the client may have.
     fn scopes(&self) -> Vec<String> {
-        let asked = self.scope.as_deref().unwrap_or(DEFAULT_SCOPES);
-        let scopes = SCOPES.iter().filter(|scope| asked.split(' ').any(|one| one == **scope));
+        let requested = self.scope.as_deref().unwrap_or(DEFAULT_SCOPES);
+        let scopes = SCOPES.iter().filter(|scope| requested.split(' ').any(|one| one == **scope));
         scopes.map(|scope| (*scope).to_owned()).collect()
     }
 
     fn grant_types(&self) -> Vec<i32> {
         let is_asked = |name: &str, grant_type: GrantType| match &self.grant_types {
-            Some(asked) => asked.iter().any(|one| one == name),
+            Some(requested) => requested.iter().any(|one| one == name),
             None => grant_type != GrantType::DeviceCode,
         };
         GRANT_TYPES
@@ -215,7 +226,7 @@ impl Metadata {
     }
 }
 
-impl Checked {
+impl ValidatedMetadata {
     /// The `client_id` in the metadata.
     pub fn named(&self) -> Option<&str> {
         self.metadata.client_id.as_deref()
@@ -298,19 +309,19 @@ impl Checked {
 }
 
 /// The client as registration metadata (RFC 7591 §3.2.1).
-pub fn shown(client: &Client) -> Value {
+pub fn to_metadata(client: &Client) -> Value {
     let mut answer = json!({
         "client_id": client.id.as_str(),
         "client_id_issued_at": client.created_at.0 / 1_000,
         "client_name": client.name,
         "redirect_uris": client.redirect_uris,
         "post_logout_redirect_uris": client.post_logout_redirect_uris,
-        "token_endpoint_auth_method": word(&client.auth_method, WITH_SECRET),
-        "grant_types": client.tokens.grant_types().iter().map(|one| word(one, &GRANT_TYPES)).collect::<Vec<_>>(),
+        "token_endpoint_auth_method": enum_name(&client.auth_method, WITH_SECRET),
+        "grant_types": client.tokens.grant_types().iter().map(|one| enum_name(one, &GRANT_TYPES)).collect::<Vec<_>>(),
         "response_types": ["code"],
         "scope": client.scopes.join(" "),
         "subject_type": "public",
-        "id_token_signed_response_alg": word(&client.signing_algorithm, &ALGORITHMS),
+        "id_token_signed_response_alg": enum_name(&client.signing_algorithm, &ALGORITHMS),
         "backchannel_logout_session_required": client.requests.back_channel_logout_session_required,
         "require_pushed_authorization_requests": client.requests.must_be_pushed,
         "dpop_bound_access_tokens": client.tokens.dpop_bound,
@@ -329,7 +340,7 @@ pub fn shown(client: &Client) -> Value {
         }
     }
     if let Some(algorithm) = &client.tokens.assertion_algorithm {
-        add("token_endpoint_auth_signing_alg", json!(word(algorithm, &ALGORITHMS)));
+        add("token_endpoint_auth_signing_alg", json!(enum_name(algorithm, &ALGORITHMS)));
         add("jwks", serde_json::from_slice(&client.tokens.jwks).unwrap_or_default());
     }
     answer
@@ -341,11 +352,11 @@ const fn turns_text(c: char) -> bool {
 }
 
 /// The choice with this name; the first if there is no text.
-fn choice<T: Copy>(text: Option<&str>, choices: &[(&str, T)]) -> Option<T> {
+fn parse_enum<T: Copy>(text: Option<&str>, choices: &[(&str, T)]) -> Option<T> {
     let found = choices.iter().find(|(word, _)| text.is_none_or(|text| text == *word));
     found.map(|(_, value)| *value)
 }
 
-fn word<T: PartialEq>(value: &T, choices: &[(&'static str, T)]) -> &'static str {
+fn enum_name<T: PartialEq>(value: &T, choices: &[(&'static str, T)]) -> &'static str {
     choices.iter().find(|(_, choice)| choice == value).map(|(word, _)| *word).unwrap_or_default()
 }

@@ -16,7 +16,7 @@ use conclave_proto::command::v1::{RedeemDevice, StartDevice, command::Body};
 use conclave_state::{
     Reason, ReplyBody,
     client::Client,
-    device::{Answer, DeviceRequest},
+    device::{DeviceAnswer, DeviceRequest},
     ids::DeviceId,
 };
 use serde_json::{Value, json};
@@ -24,10 +24,10 @@ use serde_json::{Value, json};
 use conclave_auth::{
     AuthError,
     complete::{millis, unexpected},
-    derive::Derivation,
     dispatch::device_page,
     policy::Circumstances,
     user_code,
+    write_key::WriteKey,
 };
 use conclave_cluster::ProposeError;
 use conclave_crypto::{handle::HandleKind, mac};
@@ -36,7 +36,7 @@ use super::{
     Oidc,
     error::{TokenError, no_store},
     grants::{self, Binding},
-    head::Head,
+    head::RequestHead,
     par,
     request::{Parameters, resources, scopes, wanted_resources},
     token::{self, TokenRequest},
@@ -50,21 +50,21 @@ const MAX_TRIES: u32 = 3;
 
 const BAD_CODE: TokenError = TokenError::InvalidGrant("the device code is invalid");
 
-pub async fn endpoint(oidc: State<Oidc>, headers: Head, body: Bytes) -> Response {
+pub async fn endpoint(oidc: State<Oidc>, headers: RequestHead, body: Bytes) -> Response {
     match start(&oidc, &headers, &body).await {
         Ok(answer) => (no_store(), Json(answer)).into_response(),
         Err(error) => error.into_response(),
     }
 }
 
-async fn start(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<Value, TokenError> {
-    let (form, mut derivation) = token::read_form(oidc, "device", headers, body, b"")?;
+async fn start(oidc: &Oidc, headers: &RequestHead, body: &[u8]) -> Result<Value, TokenError> {
+    let (form, mut write_key) = token::read_form(oidc, "device", headers, body, b"")?;
     let client = par::client(oidc, headers, &form).await?;
-    let order = order(&client, &form, oidc)?;
+    let command = command(&client, &form, oidc)?;
     for _ in 0..MAX_TRIES {
-        match ask(oidc, &derivation, order.clone()).await {
+        match ask(oidc, &write_key, command.clone()).await {
             Err(ProposeError::Refused(refusal)) if refusal.reason == Reason::UserCodeTaken => {
-                derivation = derivation.then("another user code");
+                write_key = write_key.then("another user code");
             }
             Err(error) => return Err(AuthError::from(error).into()),
             Ok(answer) => return Ok(answer),
@@ -73,7 +73,7 @@ async fn start(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<Value, TokenE
     Err(TokenError::Unavailable)
 }
 
-fn order(client: &Client, form: &Parameters, oidc: &Oidc) -> Result<StartDevice, TokenError> {
+fn command(client: &Client, form: &Parameters, oidc: &Oidc) -> Result<StartDevice, TokenError> {
     Ok(StartDevice {
         client_id: client.id.to_string(),
         scopes: scopes(form, client)
@@ -84,17 +84,17 @@ fn order(client: &Client, form: &Parameters, oidc: &Oidc) -> Result<StartDevice,
     })
 }
 
-async fn ask(oidc: &Oidc, derivation: &Derivation, order: StartDevice) -> Result<Value, ProposeError> {
-    let (id, secret) = (derivation.id("device"), derivation.secret("device"));
-    let made = user_code::make(derivation.secret("user code").expose());
+async fn ask(oidc: &Oidc, write_key: &WriteKey, command: StartDevice) -> Result<Value, ProposeError> {
+    let (id, secret) = (write_key.id("device"), write_key.secret("device"));
+    let made = user_code::make(write_key.secret("user code").expose());
     let user_code = made.ok_or(ProposeError::Unavailable)?;
-    let order = StartDevice {
+    let command = StartDevice {
         device_id: id.to_vec(),
         secret_hash: mac::sha256(secret.expose()).to_vec(),
         user_code_hash: user_code::hash(&oidc.auth.deriving_keys().request, &user_code).to_vec(),
-        ..order
+        ..command
     };
-    let committed = oidc.auth.cluster().propose(derivation.request(), Body::StartDevice(order)).await?;
+    let committed = oidc.auth.cluster().propose(write_key.request(), Body::StartDevice(command)).await?;
     let ReplyBody::Recorded(recorded) = &committed.body else { return Err(ProposeError::Unknown) };
     let settings = &oidc.auth.settings().authorization;
     let url = &oidc.auth.settings().public_url;
@@ -110,7 +110,7 @@ async fn ask(oidc: &Oidc, derivation: &Derivation, order: StartDevice) -> Result
 
 /// The version of the policy that admits the user who approved; 0 if none does, and then the rules refuse.
 fn admitted_by(oidc: &Oidc, state: &conclave_state::State, client: &Client, device: &DeviceRequest) -> u64 {
-    let Answer::Allowed { session } = device.answer else { return 0 };
+    let DeviceAnswer::Allowed { session } = device.answer else { return 0 };
     let live = state.live_session(session, oidc.auth.now(state));
     live.map_or(0, |(session, user)| {
         let around = Circumstances::of_session(session, session.address.parse().ok());
@@ -137,22 +137,22 @@ pub async fn redeem(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResp
         return Err(BAD_CODE);
     }
     match device.map(|device| device.answer) {
-        Some(Answer::Waiting) => return Err(TokenError::AuthorizationPending),
+        Some(DeviceAnswer::Waiting) => return Err(TokenError::AuthorizationPending),
         // A retry with an idempotency key may repeat a redemption whose response was lost: the log remembers it.
         None if !request.headers.contains_key("idempotency-key") => return Err(TokenError::ExpiredToken),
-        Some(Answer::Allowed { .. } | Answer::Denied) | None => {}
+        Some(DeviceAnswer::Allowed { .. } | DeviceAnswer::Denied) | None => {}
     }
     if let Some(device) = device {
         // Before the write: an error must not spend the device code.
         resources(&request.form, &device.resources).map_err(TokenError::InvalidTarget)?;
     }
     let settings = &oidc.auth.settings().tokens;
-    let order = RedeemDevice {
+    let command = RedeemDevice {
         device_id: id.to_vec(),
         secret_hash: handle.secret_hash().to_vec(),
         client_id: client.id.to_string(),
-        grant_id: request.derivation.id("grant").to_vec(),
-        family_id: request.derivation.id("family").to_vec(),
+        grant_id: request.write_key.id("grant").to_vec(),
+        family_id: request.write_key.id("family").to_vec(),
         refresh_ttl_ms: millis(settings.refresh_ttl),
         access_ttl_ms: millis(settings.access_ttl),
         dpop_jkt: binding.bound.jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
@@ -160,7 +160,7 @@ pub async fn redeem(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResp
         policy_version: device.map_or(0, |device| admitted_by(oidc, &state, &client, device)),
     };
     let committed =
-        oidc.auth.cluster().propose(request.derivation.request(), Body::RedeemDevice(order)).await;
+        oidc.auth.cluster().propose(request.write_key.request(), Body::RedeemDevice(command)).await;
     let committed = committed.map_err(AuthError::from)?;
     oidc.polls.forget(id);
     match &committed.body {

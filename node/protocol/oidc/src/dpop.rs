@@ -32,13 +32,13 @@ const MAX_JTI_BYTES: usize = 256;
 
 /// A proof whose key, request, age and nonce are valid.
 #[derive(Clone, Debug)]
-pub struct Proven {
+pub struct DpopProof {
     /// SHA-256 thumbprint of the key (RFC 7638).
     pub jkt: [u8; 32],
     spent: SpentProof,
 }
 
-impl Proven {
+impl DpopProof {
     /// The proof that the rules must record as spent, for this client.
     pub fn spent_by(&self, client_id: &str) -> SpentProof {
         SpentProof { client_id: client_id.to_owned(), ..self.spent.clone() }
@@ -73,13 +73,13 @@ struct Claims {
 ///
 /// # Errors
 /// [`DpopError`].
-pub fn shown(
+pub fn verify_proof(
     oidc: &Oidc,
     headers: &HeaderMap,
     method: &str,
     path: &str,
     access_token: Option<&str>,
-) -> Result<Option<Proven>, DpopError> {
+) -> Result<Option<DpopProof>, DpopError> {
     let mut values = headers.get_all(DPOP).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
@@ -101,7 +101,7 @@ pub fn shown(
         return Err(DpopError::NonceWanted);
     }
     let jkt = parse_jkt(&signed.thumbprint).ok_or(DpopError::Invalid("the key has no thumbprint"))?;
-    Ok(Some(Proven { spent: claims.spent(&jkt), jkt }))
+    Ok(Some(DpopProof { spent: claims.spent(&jkt), jkt }))
 }
 
 /// The nonce for the next proof.

@@ -10,7 +10,7 @@ use conclave_state::{
 
 use super::{
     Oidc,
-    access::{self, Dead, Live},
+    access::{self, Dead, LiveToken},
     audience::Audience,
     client_auth,
     error::TokenError,
@@ -49,7 +49,7 @@ pub async fn grant(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespo
 }
 
 /// The token to exchange. It must be valid, a user's, and either the client's own or meant for the client.
-async fn subject(oidc: &Oidc, request: &TokenRequest<'_>, client: &Client) -> Result<Live, TokenError> {
+async fn subject(oidc: &Oidc, request: &TokenRequest<'_>, client: &Client) -> Result<LiveToken, TokenError> {
     let form = &request.form;
     if form.get("actor_token").is_some() {
         return Err(TokenError::InvalidRequest("actor_token is not supported: the client itself acts"));
@@ -94,12 +94,12 @@ pub fn is_meant_for(aud: &Audience, client: &Client) -> bool {
 }
 
 /// The requested scopes, which must be both the token's and the client's.
-fn scope(asked: Option<&str>, had: &str, client: &Client) -> Result<String, TokenError> {
+fn scope(requested: Option<&str>, had: &str, client: &Client) -> Result<String, TokenError> {
     let possible: Vec<&str> =
         had.split(' ').filter(|scope| client.scopes.iter().any(|own| own == scope)).collect();
-    let wanted: Vec<&str> = match asked {
+    let wanted: Vec<&str> = match requested {
         None => possible.clone(),
-        Some(asked) => asked.split(' ').filter(|scope| !scope.is_empty()).collect(),
+        Some(requested) => requested.split(' ').filter(|scope| !scope.is_empty()).collect(),
     };
     if wanted.is_empty() || wanted.iter().any(|scope| !possible.contains(scope)) {
         return Err(TokenError::InvalidScope("a scope is not the token's, or not the client's"));
@@ -109,7 +109,7 @@ fn scope(asked: Option<&str>, had: &str, client: &Client) -> Result<String, Toke
 
 /// The requested audience: another client as a resource server, by its `client_id` or another of its names. Without
 /// one, the audience of the original token.
-fn audience(request: &TokenRequest<'_>, subject: &Live) -> Result<Audience, TokenError> {
+fn audience(request: &TokenRequest<'_>, subject: &LiveToken) -> Result<Audience, TokenError> {
     if request.form.get("resource").is_some() {
         return Err(TokenError::InvalidTarget("name the target as audience"));
     }
@@ -129,7 +129,7 @@ fn claims(
     oidc: &Oidc,
     cnf: Option<Confirmation>,
     client: &Client,
-    subject: &Live,
+    subject: &LiveToken,
     scope: String,
     aud: Audience,
 ) -> Result<AccessClaims, TokenError> {

@@ -24,7 +24,7 @@ use conclave_crypto::{
 
 use super::{
     Oidc,
-    client_auth::{self, Authenticated},
+    client_auth::{self, AuthenticatedClient},
     error::TokenError,
     request::{Parameters, resources},
     token::TokenRequest,
@@ -58,20 +58,20 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
         // Before the write: an error must not spend the code.
         narrowed_resources(form, &grant.resources)?;
     }
-    let order = RedeemCode {
+    let command = RedeemCode {
         grant_id: handle.id.to_vec(),
         secret_hash: handle.secret_hash().to_vec(),
         client_id: client.id.to_string(),
         redirect_uri: redirect_uri.to_owned(),
         code_challenge: verifier.map(|text| mac::sha256(text.as_bytes()).to_vec()).unwrap_or_default(),
-        family_id: request.derivation.id("family").to_vec(),
+        family_id: request.write_key.id("family").to_vec(),
         refresh_ttl_ms: millis(oidc.auth.settings().tokens.refresh_ttl),
         access_ttl_ms: millis(oidc.auth.settings().tokens.access_ttl),
         dpop_jkt: binding.bound.jkt.map(|jkt| jkt.to_vec()).unwrap_or_default(),
         proofs: binding.proofs,
         policy_version: admitted_by(oidc, &client, Some(GrantId::new(handle.id))),
     };
-    let committed = oidc.auth.cluster().propose(request.derivation.request(), Body::RedeemCode(order)).await;
+    let committed = oidc.auth.cluster().propose(request.write_key.request(), Body::RedeemCode(command)).await;
     let committed = committed.map_err(AuthError::from)?;
     redeemed(oidc, &client, form, binding.bound, &committed)
 }
@@ -139,7 +139,7 @@ pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRes
         narrowed(request.form.get("scope"), &grant.scopes)?;
         narrowed_resources(&request.form, &grant.resources)?;
     }
-    let order = RotateRefresh {
+    let command = RotateRefresh {
         family_id: handle.id.to_vec(),
         client_id: client.id.to_string(),
         generation: handle.generation,
@@ -150,7 +150,7 @@ pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRes
         policy_version: admitted_by(oidc, &client, family.map(|family| family.grant)),
     };
     let committed =
-        oidc.auth.cluster().propose(request.derivation.request(), Body::RotateRefresh(order)).await;
+        oidc.auth.cluster().propose(request.write_key.request(), Body::RotateRefresh(command)).await;
     let committed = committed.map_err(AuthError::from)?;
     let ReplyBody::RefreshRotated(rotated) = &committed.body else {
         return Err(unexpected(&committed.body).into());
@@ -195,7 +195,7 @@ pub async fn handle_and_client(
     kind: HandleKind,
     text: &str,
     bad: TokenError,
-) -> Result<(HandleContents, Authenticated), TokenError> {
+) -> Result<(HandleContents, AuthenticatedClient), TokenError> {
     let handle = oidc.auth.parse(kind, text);
     let state = match &handle {
         Some(handle) => oidc.auth.state_at(handle).await?,
@@ -227,7 +227,7 @@ impl Binding {
     ///
     /// # Errors
     /// `invalid_request` when the client must prove a key and does not.
-    pub fn of(known: Authenticated, request: &TokenRequest<'_>) -> Result<Self, TokenError> {
+    pub fn of(known: AuthenticatedClient, request: &TokenRequest<'_>) -> Result<Self, TokenError> {
         if known.client.tokens.dpop_bound && request.proof.is_none() {
             return Err(TokenError::InvalidRequest("this client must send a DPoP proof"));
         }
@@ -240,9 +240,9 @@ impl Binding {
 }
 
 /// The requested scopes: a refresh may request fewer than were granted, never more (RFC 6749 §6).
-fn narrowed(asked: Option<&str>, granted: &[String]) -> Result<Vec<String>, TokenError> {
-    let Some(asked) = asked else { return Ok(granted.to_vec()) };
-    let wanted: Vec<String> = asked.split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect();
+fn narrowed(requested: Option<&str>, granted: &[String]) -> Result<Vec<String>, TokenError> {
+    let Some(requested) = requested else { return Ok(granted.to_vec()) };
+    let wanted: Vec<String> = requested.split(' ').filter(|s| !s.is_empty()).map(str::to_owned).collect();
     if wanted.is_empty() || wanted.iter().any(|scope| !granted.contains(scope)) {
         return Err(TokenError::InvalidScope("a refresh cannot ask for more than was granted"));
     }
@@ -252,8 +252,8 @@ fn narrowed(asked: Option<&str>, granted: &[String]) -> Result<Vec<String>, Toke
 /// The requested resources: an access token may be requested for fewer than were granted, never for others (RFC 8707
 /// §2.2).
 fn narrowed_resources(form: &Parameters, granted: &[String]) -> Result<Vec<String>, TokenError> {
-    let asked = resources(form, granted).map_err(TokenError::InvalidTarget)?;
-    Ok(if asked.is_empty() { granted.to_vec() } else { asked })
+    let requested = resources(form, granted).map_err(TokenError::InvalidTarget)?;
+    Ok(if requested.is_empty() { granted.to_vec() } else { requested })
 }
 
 /// The rows that a reply names.

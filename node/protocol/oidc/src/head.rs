@@ -10,7 +10,7 @@ use axum::{
 use conclave_http::{ClientInfo, PeerCertificate, tls::ClientCertificate};
 
 /// The head of a client's request.
-pub struct Head {
+pub struct RequestHead {
     headers: HeaderMap,
     /// The path of the requested endpoint.
     pub path: String,
@@ -20,14 +20,14 @@ pub struct Head {
     pub certificate: Option<ClientCertificate>,
 }
 
-impl Head {
+impl RequestHead {
     /// SHA-256 of the certificate.
     pub fn thumbprint(&self) -> Option<[u8; 32]> {
         self.certificate.as_ref().map(ClientCertificate::thumbprint)
     }
 }
 
-impl Deref for Head {
+impl Deref for RequestHead {
     type Target = HeaderMap;
 
     fn deref(&self) -> &HeaderMap {
@@ -35,7 +35,7 @@ impl Deref for Head {
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Head {
+impl<S: Sync> FromRequestParts<S> for RequestHead {
     type Rejection = <ClientInfo as FromRequestParts<S>>::Rejection;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {

@@ -19,11 +19,11 @@ use conclave_crypto::handle::HandleKind;
 
 use super::{
     Oidc,
-    access::{self, Dead, Live},
+    access::{self, Dead, LiveToken},
     claims, client_auth,
     error::{TokenError, no_store},
     exchange::is_meant_for,
-    head::Head,
+    head::RequestHead,
     token::read_form,
     tokens::token_type,
 };
@@ -35,14 +35,14 @@ const JWT_TYP: &str = "token-introspection+jwt";
 /// The members of a response about a valid token.
 type Facts = Map<String, Value>;
 
-pub async fn endpoint(State(oidc): State<Oidc>, headers: Head, body: Bytes) -> Response {
+pub async fn endpoint(State(oidc): State<Oidc>, headers: RequestHead, body: Bytes) -> Response {
     match answer(&oidc, &headers, &body).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn answer(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<Response, TokenError> {
+async fn answer(oidc: &Oidc, headers: &RequestHead, body: &[u8]) -> Result<Response, TokenError> {
     let (form, _) = read_form(oidc, "introspect", headers, body, b"")?;
     let (known, _) = client_auth::authenticate_now(oidc, headers, &form).await?;
     if known.client.is_public() {
@@ -73,11 +73,11 @@ async fn facts(oidc: &Oidc, caller: &Client, token: &str) -> Result<Option<Facts
     }
 }
 
-fn may_see(live: &Live, caller: &Client) -> bool {
+fn may_see(live: &LiveToken, caller: &Client) -> bool {
     live.claims.client_id == caller.id.as_str() || is_meant_for(&live.claims.aud, caller)
 }
 
-fn of_access(oidc: &Oidc, live: &Live) -> Facts {
+fn of_access(oidc: &Oidc, live: &LiveToken) -> Facts {
     let claims = &live.claims;
     let mut facts = of_person(oidc, live);
     let mut put = |name: &str, value: Value| facts.insert(name.to_owned(), value);
@@ -106,11 +106,11 @@ fn of_access(oidc: &Oidc, live: &Live) -> Facts {
 
 /// The facts about the token's user: the claims of its scopes, the client's own claims, and `username` (RFC 7662 §2.2).
 /// For a client with pairwise subjects the username is disclosed only with `profile`.
-fn of_person(oidc: &Oidc, live: &Live) -> Facts {
+fn of_person(oidc: &Oidc, live: &LiveToken) -> Facts {
     let Some(user) = &live.person else { return Map::new() };
     let scopes: Vec<String> = live.claims.scope.split(' ').map(str::to_owned).collect();
     let issuer = oidc.auth.settings().public_url.issuer();
-    let mut facts = claims::of(&claims::Person { user, state: &live.state, issuer }, &scopes);
+    let mut facts = claims::of(&claims::ClaimSubject { user, state: &live.state, issuer }, &scopes);
     let grant = live.claims.gid.as_deref().and_then(GrantId::from_hex).and_then(|id| live.state.grant(id));
     if let Some(grant) = grant {
         let sign_in = (grant.auth_time.0, grant.amr.as_slice());

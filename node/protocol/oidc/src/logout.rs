@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use conclave_auth::{
     AuthError,
-    ticket::{Step, Target},
+    ticket::{LoginStep, LoginTarget},
 };
 use conclave_http::{Fault, RequestId};
 use conclave_web::pages::{fault_of as fault_of_auth, fault_of_ticket, see_other};
@@ -35,8 +35,8 @@ pub async fn by_get(
     RawQuery(query): RawQuery,
 ) -> Response {
     let result = async {
-        let asked = asked(&oidc, query.unwrap_or_default().as_bytes()).await?;
-        answer(&oidc, &id, &headers, asked, false).await
+        let request = parse_request(&oidc, query.unwrap_or_default().as_bytes()).await?;
+        answer(&oidc, &id, &headers, request, false).await
     };
     result.await.unwrap_or_else(|fault| oidc.site.fault(&fault, &id))
 }
@@ -46,8 +46,8 @@ pub async fn by_get(
 /// longer than a URL.
 pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, headers: HeaderMap, body: Bytes) -> Response {
     let result = async {
-        let asked = asked(&oidc, &body).await?;
-        answer(&oidc, &id, &headers, asked, true).await
+        let request = parse_request(&oidc, &body).await?;
+        answer(&oidc, &id, &headers, request, true).await
     };
     let result = result.await;
     oidc.site.formed(&headers, result, &id)
@@ -55,11 +55,11 @@ pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, headers: HeaderMap
 
 /// A relying party's logout request, checked.
 #[derive(Debug, Serialize, Deserialize)]
-struct Asked {
+struct LogoutRequest {
     /// The session that the relying party proved to be part of.
     sid: Option<String>,
     /// The address to which the user returns.
-    target: Option<Target>,
+    target: Option<LoginTarget>,
     /// The reason why the user does not return, although the relying party named an address.
     mistake: Option<Mistake>,
 }
@@ -72,7 +72,7 @@ enum Mistake {
     UnregisteredUri(String),
 }
 
-async fn asked(oidc: &Oidc, encoded: &[u8]) -> Result<Asked, Fault> {
+async fn parse_request(oidc: &Oidc, encoded: &[u8]) -> Result<LogoutRequest, Fault> {
     let parameters = Parameters::parse(encoded).map_err(|_| unreadable())?;
     if let Some(text) = parameters.get(POSTED) {
         return oidc.auth.open_sealed(PURPOSE, text).map_err(fault_of_ticket);
@@ -87,7 +87,7 @@ async fn asked(oidc: &Oidc, encoded: &[u8]) -> Result<Asked, Fault> {
         Ok(target) => (target, None),
         Err(mistake) => (None, Some(mistake)),
     };
-    Ok(Asked { sid, target, mistake })
+    Ok(LogoutRequest { sid, target, mistake })
 }
 
 /// A hint that was not made here is ignored: the user must confirm.
@@ -109,7 +109,7 @@ async fn target(
     oidc: &Oidc,
     parameters: &Parameters,
     hint: Option<&Hint>,
-) -> Result<Result<Option<Target>, Mistake>, Fault> {
+) -> Result<Result<Option<LoginTarget>, Mistake>, Fault> {
     let named = parameters.get("client_id");
     if hint.zip(named).is_some_and(|(hint, named)| hint.aud != named) {
         return Ok(Err(Mistake::OtherClient));
@@ -122,7 +122,7 @@ async fn target(
     };
     let registered = may_return(oidc, client_id, uri).await?;
     let uri = with_state(uri, parameters.get("state"));
-    Ok(registered.map(|()| Some(Target::Leave { uri })))
+    Ok(registered.map(|()| Some(LoginTarget::Leave { uri })))
 }
 
 /// Answers the request. An ID token of this very session proves that the relying party is part of it, and no
@@ -131,36 +131,36 @@ async fn answer(
     oidc: &Oidc,
     id: &RequestId,
     headers: &HeaderMap,
-    asked: Asked,
+    request: LogoutRequest,
     by_form: bool,
 ) -> Result<Response, Fault> {
     let site = &oidc.site;
     let browser = site.browser(headers)?;
     let visitor = site.visitor(&browser).await?;
-    let hinted = asked.sid.as_deref();
+    let hinted = request.sid.as_deref();
     let own = visitor.signed_in.filter(|s| hinted.is_some_and(|sid| sid == s.session.id.to_string()));
     if let Some(signed_in) = own {
         let frames = site.sign_out(headers, &signed_in).await.map_err(|e| fault_of_auth(&e))?;
-        return Ok(match asked.mistake {
+        return Ok(match request.mistake {
             // The session has ended; the wrong address only concerns the way on.
             Some(mistake) if by_form => {
                 site.without_session(site.formed(headers, Err(signed_out_but(&mistake)), id))
             }
             Some(mistake) => site.without_session(site.fault(&signed_out_but(&mistake), id)),
-            None if by_form => site.signed_out_by_form(asked.target.as_ref(), &frames, &browser),
-            None => site.signed_out(asked.target.as_ref(), &frames),
+            None if by_form => site.signed_out_by_form(request.target.as_ref(), &frames, &browser),
+            None => site.signed_out(request.target.as_ref(), &frames),
         });
     }
     if by_form {
-        let text = oidc.auth.seal_for_browser(PURPOSE, &asked).map_err(|e| fault_of_auth(&e))?;
+        let text = oidc.auth.seal_for_browser(PURPOSE, &request).map_err(|e| fault_of_auth(&e))?;
         return Ok(site.go_on_to(&format!("{}?{POSTED}={text}", super::paths::LOGOUT)));
     }
-    if let Some(mistake) = asked.mistake {
+    if let Some(mistake) = request.mistake {
         return Err(fault_of(&mistake));
     }
-    let Some(target) = asked.target else { return Ok(see_other("/logout")) };
+    let Some(target) = request.target else { return Ok(see_other("/logout")) };
     // Not bound to a browser: it only names a checked address.
-    let ticket = oidc.auth.ticket(Step::Logout, target, None);
+    let ticket = oidc.auth.ticket(LoginStep::Logout, target, None);
     let text = oidc.auth.seal(&ticket).map_err(|e| fault_of_auth(&e))?;
     Ok(site.go_on_to(&format!("/logout?ticket={text}")))
 }

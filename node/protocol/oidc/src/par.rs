@@ -24,7 +24,7 @@ use serde_json::json;
 
 use conclave_auth::{
     AuthError,
-    authorization::{AuthorizationError, Pushed},
+    authorization::{AuthorizationError, PushedReference},
     complete::{millis, unexpected},
 };
 use conclave_crypto::{handle::HandleKind, mac};
@@ -33,8 +33,8 @@ use conclave_http::Denial;
 use super::{
     Oidc, assertion, authorize, client_auth, client_document,
     error::{TokenError, no_store},
-    head::Head,
-    request::{Circumstances, NoWayBack, Parameters, Unacceptable},
+    head::RequestHead,
+    request::{InvalidRequest, NoWayBack, Parameters, RequestContext},
     token,
 };
 
@@ -44,9 +44,9 @@ const PREFIX: &str = "urn:ietf:params:oauth:request_uri:";
 const CREDENTIALS: [&str; 4] = ["client_id", "client_secret", "client_assertion", "client_assertion_type"];
 
 /// A pushed request that was found.
-pub struct Fetched {
+pub struct PushedParameters {
     pub parameters: Parameters,
-    pub pushed: Pushed,
+    pub pushed: PushedReference,
 }
 
 /// The handle in a `request_uri`; `None` if it is not one of this endpoint.
@@ -58,8 +58,12 @@ pub fn handle_of(request_uri: &str) -> Option<&str> {
 ///
 /// # Errors
 /// Shown as an error page here, because no redirect URI has been verified yet.
-pub async fn fetch(oidc: &Oidc, handle: &str, client_id: Option<&str>) -> Result<Fetched, Unacceptable> {
-    let unknown = || Unacceptable::Here(NoWayBack::UnknownRequestUri);
+pub async fn fetch(
+    oidc: &Oidc,
+    handle: &str,
+    client_id: Option<&str>,
+) -> Result<PushedParameters, InvalidRequest> {
+    let unknown = || InvalidRequest::Here(NoWayBack::UnknownRequestUri);
     let handle = oidc.auth.parse(HandleKind::Pushed, handle).ok_or_else(unknown)?;
     let state = oidc.auth.state_at(&handle).await.ok().flatten().ok_or_else(unknown)?;
     let id = PushedRequestId::new(handle.id);
@@ -70,8 +74,8 @@ pub async fn fetch(oidc: &Oidc, handle: &str, client_id: Option<&str>) -> Result
     }
     let flow = millis(oidc.auth.settings().login.flow_ttl);
     let until_ms = row.expires_at.0.saturating_add(flow);
-    let parameters = Parameters::parse(&row.parameters).map_err(Unacceptable::Here)?;
-    Ok(Fetched { parameters, pushed: Pushed { id: handle.id, until_ms } })
+    let parameters = Parameters::parse(&row.parameters).map_err(InvalidRequest::Here)?;
+    Ok(PushedParameters { parameters, pushed: PushedReference { id: handle.id, until_ms } })
 }
 
 /// The reason why a request is refused.
@@ -99,15 +103,15 @@ impl IntoResponse for PushError {
     }
 }
 
-pub async fn endpoint(State(oidc): State<Oidc>, headers: Head, body: Bytes) -> Response {
+pub async fn endpoint(State(oidc): State<Oidc>, headers: RequestHead, body: Bytes) -> Response {
     match push(&oidc, &headers, &body).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn push(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<Response, PushError> {
-    let (form, derivation) = token::read_form(oidc, "par", headers, body, b"")?;
+async fn push(oidc: &Oidc, headers: &RequestHead, body: &[u8]) -> Result<Response, PushError> {
+    let (form, write_key) = token::read_form(oidc, "par", headers, body, b"")?;
     let client = client(oidc, headers, &form).await?;
     if form.get("request_uri").is_some() {
         return Err(TokenError::InvalidRequest("a request_uri cannot be pushed").into());
@@ -119,16 +123,16 @@ async fn push(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<Response, Push
     let encoded = authorize::opened(oidc, parameters).await.map_err(refused)?.encoded_without(&[]);
     check(oidc, &encoded).await?;
 
-    let (id, secret) = (derivation.id("pushed"), derivation.secret("pushed"));
+    let (id, secret) = (write_key.id("pushed"), write_key.secret("pushed"));
     let ttl = oidc.auth.settings().authorization.pushed_ttl;
-    let order = PushRequest {
+    let command = PushRequest {
         pushed_request_id: id.to_vec(),
         client_id: client.id.to_string(),
         secret_hash: mac::sha256(secret.expose()).to_vec(),
         parameters: encoded.into_bytes(),
         ttl_ms: millis(ttl),
     };
-    let committed = oidc.auth.cluster().propose(derivation.request(), Body::PushRequest(order)).await;
+    let committed = oidc.auth.cluster().propose(write_key.request(), Body::PushRequest(command)).await;
     let committed = committed.map_err(|error| TokenError::from(AuthError::from(error)))?;
     let ReplyBody::Recorded(recorded) = &committed.body else {
         return Err(TokenError::from(unexpected(&committed.body)).into());
@@ -145,7 +149,11 @@ fn claimed_client(form: &Parameters) -> Option<String> {
 }
 
 /// Authenticates the client; its assertion is spent.
-pub async fn client(oidc: &Oidc, headers: &Head, form: &Parameters) -> Result<Arc<Client>, TokenError> {
+pub async fn client(
+    oidc: &Oidc,
+    headers: &RequestHead,
+    form: &Parameters,
+) -> Result<Arc<Client>, TokenError> {
     if let Some(client_id) = claimed_client(form) {
         let known = client_document::bring_up_to_date(oidc, headers.caller, &client_id).await;
         known.map_err(|mistake| match mistake {
@@ -168,9 +176,9 @@ fn with_client(client: &Client, form: &Parameters) -> String {
 
 /// Checks the request like one of a browser, so that the client gets its errors at once (RFC 9126 §2.1).
 async fn check(oidc: &Oidc, encoded: &str) -> Result<(), PushError> {
-    let pushed = Some(Pushed { id: [0; 16], until_ms: 0 });
-    let circumstances = Circumstances { pushed, must_be_pushed: false };
-    let parameters = Parameters::parse(encoded.as_bytes()).map_err(Unacceptable::Here);
+    let pushed = Some(PushedReference { id: [0; 16], until_ms: 0 });
+    let circumstances = RequestContext { pushed, must_be_pushed: false };
+    let parameters = Parameters::parse(encoded.as_bytes()).map_err(InvalidRequest::Here);
     let checked = match parameters {
         Ok(parameters) => match authorize::validated(oidc, &parameters, circumstances).await {
             Ok(request) => authorize::hinted(oidc, &parameters, request).await,
@@ -180,8 +188,8 @@ async fn check(oidc: &Oidc, encoded: &str) -> Result<(), PushError> {
     };
     match checked {
         Ok(_) => Ok(()),
-        Err(Unacceptable::There(mistake)) => Err(PushError::Request(mistake.error, mistake.description)),
-        Err(Unacceptable::Here(mistake)) => Err(refused(mistake)),
+        Err(InvalidRequest::There(mistake)) => Err(PushError::Request(mistake.error, mistake.description)),
+        Err(InvalidRequest::Here(mistake)) => Err(refused(mistake)),
     }
 }
 

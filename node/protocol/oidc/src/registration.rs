@@ -20,7 +20,7 @@ use conclave_state::{
 };
 use serde_json::{Value, json};
 
-use conclave_auth::{AuthError, derive::Derivation, throttle::Admission};
+use conclave_auth::{AuthError, throttle::Admission, write_key::WriteKey};
 use conclave_cluster::CommittedWrite;
 use conclave_config::Registration;
 use conclave_crypto::{
@@ -31,7 +31,7 @@ use conclave_http::{ClientInfo, Denial};
 
 use super::{
     Oidc,
-    client_metadata::{self, Checked, Metadata, Unacceptable, WITH_SECRET},
+    client_metadata::{self, InvalidMetadata, Metadata, ValidatedMetadata, WITH_SECRET},
     error::{TokenError, no_store},
     paths,
 };
@@ -98,21 +98,21 @@ async fn registered(
     let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
     let parts = [b"register".as_slice(), presented, body];
     let keys = &oidc.auth.deriving_keys().request;
-    let derivation = Derivation::of_request(keys, key, &parts, &*oidc.auth.runtime().entropy);
-    let (id, token) = (derivation.id("client"), derivation.secret("registration"));
+    let write_key = WriteKey::of_request(keys, key, &parts, &*oidc.auth.runtime().entropy);
+    let (id, token) = (write_key.id("client"), write_key.secret("registration"));
     // 256 bits as text: the hash is of the text that the client presents.
     let has_secret = matches!(checked.method, ClientAuthMethod::SecretBasic | ClientAuthMethod::SecretPost);
-    let secret = has_secret.then(|| URL_SAFE_NO_PAD.encode(derivation.secret("client").expose()));
+    let secret = has_secret.then(|| URL_SAFE_NO_PAD.encode(write_key.secret("client").expose()));
     let client_id = hex::encode(&id);
-    let order = CreateClient {
+    let command = CreateClient {
         secret_hash: secret.as_ref().map(|text| mac::sha256(text.as_bytes()).to_vec()).unwrap_or_default(),
         registration_token_hash: mac::sha256(token.expose()).to_vec(),
         ..checked.create(&client_id)
     };
-    let committed = propose(oidc, &derivation, Body::CreateClient(order)).await?;
+    let committed = propose(oidc, &write_key, Body::CreateClient(command)).await?;
     let client = committed.state.client(&client_id).ok_or(Refused::Off)?;
     let token = oidc.auth.issue(HandleKind::Registration, id, token, 0, committed.index);
-    let mut answer = shown(oidc, client, &token);
+    let mut answer = registration_response(oidc, client, &token);
     if let (Some(secret), Some(members)) = (secret, answer.as_object_mut()) {
         members.insert("client_secret".into(), json!(secret));
         members.insert("client_secret_expires_at".into(), json!(0));
@@ -126,8 +126,8 @@ async fn provide_key(oidc: &Oidc, algorithm: SigningAlgorithm) -> Result<(), Ref
     oidc.auth.provide_signing_key(algorithm).await.map_err(Refused::Failed)
 }
 
-async fn propose(oidc: &Oidc, derivation: &Derivation, body: Body) -> Result<CommittedWrite, Refused> {
-    let committed = oidc.auth.cluster().propose(derivation.request(), body).await;
+async fn propose(oidc: &Oidc, write_key: &WriteKey, body: Body) -> Result<CommittedWrite, Refused> {
+    let committed = oidc.auth.cluster().propose(write_key.request(), body).await;
     let committed = committed.map_err(|error| Refused::Failed(error.into()))?;
     match &committed.body {
         ReplyBody::Done(_) => Ok(committed),
@@ -171,9 +171,9 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The client as it is registered (RFC 7591 §3.2.1).
-fn shown(oidc: &Oidc, client: &Client, token: &str) -> Value {
+fn registration_response(oidc: &Oidc, client: &Client, token: &str) -> Value {
     let url = &oidc.auth.settings().public_url;
-    let mut answer = client_metadata::shown(client);
+    let mut answer = client_metadata::to_metadata(client);
     if let Some(members) = answer.as_object_mut() {
         members.insert("registration_access_token".into(), json!(token));
         let uri = url.join(&format!("{}/{}", paths::REGISTER, client.id));
@@ -184,7 +184,7 @@ fn shown(oidc: &Oidc, client: &Client, token: &str) -> Value {
 
 /// The metadata to register, checked. Keys are accepted by value only: a client cannot make this cluster fetch an
 /// address.
-fn check(body: &[u8]) -> Result<Checked, Refused> {
+fn check(body: &[u8]) -> Result<ValidatedMetadata, Refused> {
     let metadata = Metadata::parse(body)?;
     if metadata.jwks_uri.is_some() {
         return Err(Refused::Metadata("jwks_uri is not supported; give the keys in jwks"));
@@ -192,11 +192,11 @@ fn check(body: &[u8]) -> Result<Checked, Refused> {
     Ok(metadata.check(WITH_SECRET)?)
 }
 
-impl From<Unacceptable> for Refused {
-    fn from(why: Unacceptable) -> Self {
+impl From<InvalidMetadata> for Refused {
+    fn from(why: InvalidMetadata) -> Self {
         match why {
-            Unacceptable::RedirectUri(why) => Self::RedirectUri(why),
-            Unacceptable::Metadata(why) => Self::Metadata(why),
+            InvalidMetadata::RedirectUri(why) => Self::RedirectUri(why),
+            InvalidMetadata::Metadata(why) => Self::Metadata(why),
         }
     }
 }
@@ -226,7 +226,7 @@ async fn own(oidc: &Oidc, headers: &HeaderMap, client_id: &str) -> Result<Own, R
 
 pub async fn read(State(oidc): State<Oidc>, headers: HeaderMap, Path(client_id): Path<String>) -> Response {
     match own(&oidc, &headers, &client_id).await {
-        Ok(own) => (no_store(), Json(shown(&oidc, &own.client, &own.token))).into_response(),
+        Ok(own) => (no_store(), Json(registration_response(&oidc, &own.client, &own.token))).into_response(),
         Err(refused) => refused.into_response(),
     }
 }
@@ -256,18 +256,18 @@ async fn replaced(
         return Err(Refused::Metadata("token_endpoint_auth_method cannot change; register anew"));
     }
     provide_key(oidc, checked.algorithm).await?;
-    let order = checked.update(client_id);
-    let derivation = fresh(oidc);
-    let committed = propose(oidc, &derivation, Body::UpdateClient(order)).await?;
+    let command = checked.update(client_id);
+    let write_key = fresh(oidc);
+    let committed = propose(oidc, &write_key, Body::UpdateClient(command)).await?;
     let client = committed.state.client(client_id).ok_or(Refused::Token)?;
-    Ok((no_store(), Json(shown(oidc, client, &own.token))).into_response())
+    Ok((no_store(), Json(registration_response(oidc, client, &own.token))).into_response())
 }
 
 pub async fn delete(State(oidc): State<Oidc>, headers: HeaderMap, Path(client_id): Path<String>) -> Response {
     let deleted = async {
         own(&oidc, &headers, &client_id).await?;
-        let order = DeleteClient { client_id: client_id.clone() };
-        propose(&oidc, &fresh(&oidc), Body::DeleteClient(order)).await
+        let command = DeleteClient { client_id: client_id.clone() };
+        propose(&oidc, &fresh(&oidc), Body::DeleteClient(command)).await
     };
     match deleted.await {
         Ok(_) => (StatusCode::NO_CONTENT, no_store()).into_response(),
@@ -275,6 +275,6 @@ pub async fn delete(State(oidc): State<Oidc>, headers: HeaderMap, Path(client_id
     }
 }
 
-fn fresh(oidc: &Oidc) -> Derivation {
-    Derivation::fresh(&oidc.auth.deriving_keys().request, &*oidc.auth.runtime().entropy)
+fn fresh(oidc: &Oidc) -> WriteKey {
+    WriteKey::fresh(&oidc.auth.deriving_keys().request, &*oidc.auth.runtime().entropy)
 }

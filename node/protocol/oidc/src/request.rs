@@ -12,7 +12,7 @@ use conclave_state::{
 };
 
 use conclave_auth::authorization::{
-    AuthorizationError, AuthorizationRequest, Prompt, Pushed, RequestedClaims, ResponseMode,
+    AuthorizationError, AuthorizationRequest, Prompt, PushedReference, RequestedClaims, ResponseMode,
 };
 use conclave_http::denial;
 
@@ -53,9 +53,9 @@ pub enum NoWayBack {
 
 /// The origin of a request, and the cluster's requirements.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Circumstances {
+pub struct RequestContext {
     /// The pushed request behind it, if any.
-    pub pushed: Option<Pushed>,
+    pub pushed: Option<PushedReference>,
     /// True if only pushed requests are accepted, from every client.
     pub must_be_pushed: bool,
 }
@@ -73,7 +73,7 @@ pub struct Mistake {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Unacceptable {
+pub enum InvalidRequest {
     Here(NoWayBack),
     There(Mistake),
 }
@@ -178,13 +178,13 @@ fn nonce(parameters: &Parameters) -> Result<&str, &'static str> {
 /// Validates the request against the clients in `state`.
 ///
 /// # Errors
-/// [`Unacceptable`], with the place where the error must be reported.
+/// [`InvalidRequest`], with the place where the error must be reported.
 pub fn validate(
     parameters: &Parameters,
     state: &State,
-    circumstances: Circumstances,
-) -> Result<AuthorizationRequest, Unacceptable> {
-    let here = Unacceptable::Here;
+    circumstances: RequestContext,
+) -> Result<AuthorizationRequest, InvalidRequest> {
+    let here = InvalidRequest::Here;
     let client_id = parameters.get("client_id").ok_or(here(NoWayBack::UnknownClient))?;
     let client = state.client(client_id).ok_or(here(NoWayBack::UnknownClient))?;
     if client.disabled {
@@ -196,16 +196,16 @@ pub fn validate(
     }
     let (mode, mode_is_known) = response_mode(parameters);
     let client_state = parameters.get("state").map(str::to_owned);
-    let asked = Asking { parameters, client, circumstances };
-    let result = if mode_is_known { asked.read() } else { Err(UNKNOWN_MODE) };
+    let requested = Asking { parameters, client, circumstances };
+    let result = if mode_is_known { requested.read() } else { Err(UNKNOWN_MODE) };
     match result {
-        Ok(asked) => Ok(AuthorizationRequest {
+        Ok(requested) => Ok(AuthorizationRequest {
             redirect_uri: redirect_uri.to_owned(),
             response_mode: mode,
             state: client_state,
-            ..asked
+            ..requested
         }),
-        Err((error, description)) => Err(Unacceptable::There(Mistake {
+        Err((error, description)) => Err(InvalidRequest::There(Mistake {
             redirect_uri: redirect_uri.to_owned(),
             mode,
             state: client_state,
@@ -245,7 +245,7 @@ fn response_mode(parameters: &Parameters) -> (ResponseMode, bool) {
 struct Asking<'a> {
     parameters: &'a Parameters,
     client: &'a Client,
-    circumstances: Circumstances,
+    circumstances: RequestContext,
 }
 
 impl Asking<'_> {
@@ -297,21 +297,22 @@ impl Asking<'_> {
     }
 
     /// `claims` and `acr_values`: every request for an `acr` gets the one that was reached.
-    fn claims(&self) -> Result<requested_claims::Asked, Wrong> {
+    fn claims(&self) -> Result<requested_claims::ClaimsParameter, Wrong> {
         let parsed = self.parameters.get("claims").map(requested_claims::parse).transpose();
-        let mut asked = parsed.map_err(|why| (AuthorizationError::InvalidRequest, why))?.unwrap_or_default();
-        if asked.unmet_acr {
+        let mut requested =
+            parsed.map_err(|why| (AuthorizationError::InvalidRequest, why))?.unwrap_or_default();
+        if requested.unmet_acr {
             return Err((
                 AuthorizationError::UnmetAuthenticationRequirements,
                 "no requested essential acr value can be satisfied here",
             ));
         }
-        let RequestedClaims { id_token, .. } = &mut asked.names;
+        let RequestedClaims { id_token, .. } = &mut requested.names;
         if self.parameters.get("acr_values").is_some() && !id_token.iter().any(|name| name == "acr") {
             id_token.push("acr".to_owned());
             id_token.sort();
         }
-        Ok(asked)
+        Ok(requested)
     }
 }
 
@@ -366,8 +367,8 @@ const MAX_LOGGED_SCOPES: usize = 256;
 /// logged. `None` if no scope is left.
 pub fn scopes(parameters: &Parameters, client: &Client) -> Option<Vec<String>> {
     let (mut granted, mut dropped): (Vec<String>, Vec<&str>) = (Vec::new(), Vec::new());
-    let asked = parameters.get("scope").unwrap_or_default().split(' ').filter(|scope| !scope.is_empty());
-    for scope in asked.take(MAX_SCOPES) {
+    let requested = parameters.get("scope").unwrap_or_default().split(' ').filter(|scope| !scope.is_empty());
+    for scope in requested.take(MAX_SCOPES) {
         if !client.scopes.iter().any(|allowed| allowed == scope) {
             dropped.push(scope);
         } else if !granted.iter().any(|known| known == scope) {

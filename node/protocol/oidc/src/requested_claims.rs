@@ -14,7 +14,7 @@ const MAX_DEPTH: usize = 4;
 
 /// The content of the parameter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct ClaimsParameter {
     pub names: RequestedClaims,
     /// The `sub` of the user that must be signed in.
     pub subject: Option<String>,
@@ -28,7 +28,7 @@ pub struct Asked {
 ///
 /// # Errors
 /// A description of the error.
-pub fn parse(text: &str) -> Result<Asked, &'static str> {
+pub fn parse(text: &str) -> Result<ClaimsParameter, &'static str> {
     if text.len() > MAX_BYTES {
         return Err("claims is too long");
     }
@@ -43,7 +43,7 @@ pub fn parse(text: &str) -> Result<Asked, &'static str> {
         return Err("claims names two users at once");
     }
     let wanted_acr = id_token.and_then(|members| members.get("acr"));
-    Ok(Asked {
+    Ok(ClaimsParameter {
         names: RequestedClaims { id_token: known(id_token), userinfo: known(userinfo) },
         subject: subject.or_else(|| subject_of(userinfo).map(str::to_owned)),
         unmet_acr: wanted_acr.is_some_and(unmet),
@@ -110,15 +110,15 @@ mod tests {
 
     #[test]
     fn known_claims_are_taken_and_others_left_out() {
-        let asked = parse(
+        let requested = parse(
             r#"{"userinfo":{"name":{"essential":true},"shoe_size":null},"id_token":{"email":null,"auth_time":{"essential":true}}}"#,
         )
         .unwrap();
         assert_eq!(
-            (asked.names.userinfo, asked.names.id_token),
+            (requested.names.userinfo, requested.names.id_token),
             (vec!["name".to_owned()], vec!["email".to_owned()])
         );
-        assert_eq!(asked.subject, None);
+        assert_eq!(requested.subject, None);
     }
 
     #[test]

@@ -11,19 +11,19 @@ use axum::{
 use conclave_proto::command::v1::{RevokeAccessToken, RevokeGrant, command::Body};
 use conclave_state::{client::Client, ids::FamilyId};
 
-use conclave_auth::{AuthError, derive::Derivation};
+use conclave_auth::{AuthError, write_key::WriteKey};
 use conclave_crypto::handle::{HandleContents, HandleKind};
 
 use super::{
     Oidc, access, client_auth,
     error::{TokenError, no_store},
-    head::Head,
+    head::RequestHead,
     token::read_form,
 };
 
 const FOREIGN: TokenError = TokenError::UnauthorizedClient("the token was given to another client");
 
-pub async fn endpoint(State(oidc): State<Oidc>, headers: Head, body: Bytes) -> Response {
+pub async fn endpoint(State(oidc): State<Oidc>, headers: RequestHead, body: Bytes) -> Response {
     match answer(&oidc, &headers, &body).await {
         Ok(()) => (StatusCode::OK, no_store()).into_response(),
         Err(error) => error.into_response(),
@@ -31,14 +31,14 @@ pub async fn endpoint(State(oidc): State<Oidc>, headers: Head, body: Bytes) -> R
 }
 
 /// An unknown token counts as revoked (§2.2). `token_type_hint` is not needed: a token's form shows its type.
-async fn answer(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<(), TokenError> {
-    let (form, derivation) = read_form(oidc, "revoke", headers, body, b"")?;
+async fn answer(oidc: &Oidc, headers: &RequestHead, body: &[u8]) -> Result<(), TokenError> {
+    let (form, write_key) = read_form(oidc, "revoke", headers, body, b"")?;
     let (known, _) = client_auth::authenticate_now(oidc, headers, &form).await?;
     let client = known.used_up(oidc, None).await?;
     let token = form.get("token").ok_or(TokenError::InvalidRequest("token is missing"))?;
     match oidc.auth.parse(HandleKind::Refresh, token) {
-        Some(handle) => refresh(oidc, &client, &handle, &derivation).await,
-        None => access(oidc, &client, token, &derivation).await,
+        Some(handle) => refresh(oidc, &client, &handle, &write_key).await,
+        None => access(oidc, &client, token, &write_key).await,
     }
 }
 
@@ -47,7 +47,7 @@ async fn refresh(
     oidc: &Oidc,
     client: &Client,
     handle: &HandleContents,
-    derivation: &Derivation,
+    write_key: &WriteKey,
 ) -> Result<(), TokenError> {
     if !oidc.auth.is_refresh_secret(handle) {
         return Ok(());
@@ -57,26 +57,22 @@ async fn refresh(
     if grant.client != client.id {
         return Err(FOREIGN);
     }
-    let order = Body::RevokeGrant(RevokeGrant { grant_id: grant.id.to_vec() });
-    propose(oidc, derivation, order).await
+    let command = Body::RevokeGrant(RevokeGrant { grant_id: grant.id.to_vec() });
+    propose(oidc, write_key, command).await
 }
 
-async fn access(
-    oidc: &Oidc,
-    client: &Client,
-    token: &str,
-    derivation: &Derivation,
-) -> Result<(), TokenError> {
+async fn access(oidc: &Oidc, client: &Client, token: &str, write_key: &WriteKey) -> Result<(), TokenError> {
     let Some(claims) = access::read(oidc, token).await else { return Ok(()) };
     if claims.client_id != client.id.as_str() {
         return Err(FOREIGN);
     }
     let Some(id) = access::token_id(&claims.jti) else { return Ok(()) };
-    let order = RevokeAccessToken { token_id: id.to_vec(), expires_at_ms: claims.exp.saturating_mul(1_000) };
-    propose(oidc, derivation, Body::RevokeAccessToken(order)).await
+    let command =
+        RevokeAccessToken { token_id: id.to_vec(), expires_at_ms: claims.exp.saturating_mul(1_000) };
+    propose(oidc, write_key, Body::RevokeAccessToken(command)).await
 }
 
-async fn propose(oidc: &Oidc, derivation: &Derivation, order: Body) -> Result<(), TokenError> {
-    oidc.auth.cluster().propose(derivation.request(), order).await.map_err(AuthError::from)?;
+async fn propose(oidc: &Oidc, write_key: &WriteKey, command: Body) -> Result<(), TokenError> {
+    oidc.auth.cluster().propose(write_key.request(), command).await.map_err(AuthError::from)?;
     Ok(())
 }

@@ -8,14 +8,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use conclave_auth::derive::Derivation;
+use conclave_auth::write_key::WriteKey;
 
 use super::{
     Oidc, client_credentials, device,
-    dpop::{self, Proven},
+    dpop::{self, DpopProof},
     error::{TokenError, no_store},
     exchange, grants,
-    head::Head,
+    head::RequestHead,
     paths,
     request::Parameters,
     tokens::TokenResponse,
@@ -23,16 +23,16 @@ use super::{
 
 /// The input of a grant type.
 pub struct TokenRequest<'a> {
-    pub headers: &'a Head,
+    pub headers: &'a RequestHead,
     pub form: Parameters,
-    /// The derivation of the write. With an `Idempotency-Key` it depends on the key and on everything that the client
+    /// The key of the write. With an `Idempotency-Key` it depends on the key and on everything that the client
     /// sent.
-    pub derivation: Derivation,
+    pub write_key: WriteKey,
     /// The key that the tokens are bound to, if the client proved one.
-    pub proof: Option<Proven>,
+    pub proof: Option<DpopProof>,
 }
 
-pub async fn endpoint(State(oidc): State<Oidc>, headers: Head, body: Bytes) -> Response {
+pub async fn endpoint(State(oidc): State<Oidc>, headers: RequestHead, body: Bytes) -> Response {
     let answer = answer(&oidc, &headers, &body).await;
     let brings_nonce = headers.contains_key(dpop::DPOP);
     let mut response = match answer {
@@ -45,7 +45,7 @@ pub async fn endpoint(State(oidc): State<Oidc>, headers: Head, body: Bytes) -> R
     response
 }
 
-/// The parameters of a form, and the derivation of the write that the request may lead to.
+/// The parameters of a form, and the key of the write that the request may lead to.
 ///
 /// # Errors
 /// `invalid_request`.
@@ -55,7 +55,7 @@ pub fn read_form(
     headers: &HeaderMap,
     body: &[u8],
     key: &[u8],
-) -> Result<(Parameters, Derivation), TokenError> {
+) -> Result<(Parameters, WriteKey), TokenError> {
     let is_form =
         headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|value| {
             value
@@ -69,24 +69,24 @@ pub fn read_form(
     let form = Parameters::parse(body)
         .map_err(|_| TokenError::InvalidRequest("the form cannot be read, or has a parameter twice"))?;
     let credentials = headers.get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
-    let derivation = Derivation::of_request(
+    let write_key = WriteKey::of_request(
         &oidc.auth.deriving_keys().request,
         headers.get("idempotency-key").and_then(|value| value.to_str().ok()),
         &[endpoint.as_bytes(), credentials, body, key],
         &*oidc.auth.runtime().entropy,
     );
-    Ok((form, derivation))
+    Ok((form, write_key))
 }
 
-async fn answer(oidc: &Oidc, headers: &Head, body: &[u8]) -> Result<TokenResponse, TokenError> {
-    let proof = dpop::shown(oidc, headers, "POST", paths::TOKEN, None)?;
-    // The key is part of the derivation: a retry under another key is another request.
+async fn answer(oidc: &Oidc, headers: &RequestHead, body: &[u8]) -> Result<TokenResponse, TokenError> {
+    let proof = dpop::verify_proof(oidc, headers, "POST", paths::TOKEN, None)?;
+    // The key is part of the write key: a retry under another key is another request.
     let jkt = proof.as_ref().map_or(&b""[..], |proof| &proof.jkt);
     let certificate = headers.thumbprint().map(|hash| hash.to_vec()).unwrap_or_default();
     let key = [jkt, &certificate].concat();
-    let (form, derivation) = read_form(oidc, "token", headers, body, &key)?;
+    let (form, write_key) = read_form(oidc, "token", headers, body, &key)?;
     let grant_type = form.get("grant_type").map(str::to_owned);
-    let request = TokenRequest { headers, form, derivation, proof };
+    let request = TokenRequest { headers, form, write_key, proof };
     match grant_type.as_deref() {
         Some("authorization_code") => grants::code(oidc, &request).await,
         Some("refresh_token") => grants::refresh(oidc, &request).await,

@@ -262,8 +262,11 @@ fn access_claims(auth: &Auth, issue: &Issue<'_>) -> Result<AccessClaims, AuthErr
 
 /// The groups, if that scope was granted, and the client's own claims; empty if they are too long together.
 fn about_user(auth: &Auth, issue: &Issue<'_>) -> Map<String, Value> {
-    let person =
-        claims::Person { user: issue.user, state: issue.state, issuer: auth.settings().public_url.issuer() };
+    let person = claims::ClaimSubject {
+        user: issue.user,
+        state: issue.state,
+        issuer: auth.settings().public_url.issuer(),
+    };
     let groups: Vec<String> = issue.scopes.iter().filter(|scope| *scope == "groups").cloned().collect();
     let mut about_user = claims::of(&person, &groups);
     add_own(&mut about_user, auth, issue);
@@ -293,7 +296,7 @@ fn audience(auth: &Auth, issue: &Issue<'_>) -> Audience {
 }
 
 /// Adds the claims requested by name; called before the token's own claims are added.
-fn add_requested(claims: &mut Map<String, Value>, person: &claims::Person<'_>, issue: &Issue<'_>) {
+fn add_requested(claims: &mut Map<String, Value>, person: &claims::ClaimSubject<'_>, issue: &Issue<'_>) {
     let Some(grant) = issue.state.grant(issue.grant) else { return };
     claims::add_named(claims, person, &grant.id_token_claims);
     // The authentication context of a sign-in at another provider is not known here, so it reaches no level.
@@ -306,7 +309,7 @@ fn add_requested(claims: &mut Map<String, Value>, person: &claims::Person<'_>, i
 fn id_claims(auth: &Auth, issue: &Issue<'_>, access_token: &str) -> Result<Map<String, Value>, AuthError> {
     let iat = issue.at_ms / 1_000;
     let issuer = auth.settings().public_url.issuer();
-    let person = claims::Person { user: issue.user, state: issue.state, issuer };
+    let person = claims::ClaimSubject { user: issue.user, state: issue.state, issuer };
     let mut claims = claims::of(&person, issue.scopes);
     add_requested(&mut claims, &person, issue);
     add_own(&mut claims, auth, issue);

@@ -14,16 +14,16 @@ use conclave_state::ids::GrantId;
 use serde_json::{Map, Value, json};
 
 use conclave_auth::claims::About;
-use conclave_auth::{AuthError, derive::Derivation};
+use conclave_auth::{AuthError, write_key::WriteKey};
 use conclave_cluster::ProposeError;
 
 use super::{
     Oidc,
-    access::{self, Live},
+    access::{self, LiveToken},
     claims,
-    dpop::{self, Proven},
+    dpop::{self, DpopProof},
     error::{BearerError, no_store},
-    head::Head,
+    head::RequestHead,
     paths,
     request::Parameters,
     tokens::{Confirmation, ID_TYP},
@@ -35,13 +35,13 @@ enum Presented {
     Dpop(String),
 }
 
-pub async fn by_get(State(oidc): State<Oidc>, headers: Head) -> Response {
+pub async fn by_get(State(oidc): State<Oidc>, headers: RequestHead) -> Response {
     let presented = in_header(&headers);
     respond(&oidc, &headers, answer(&oidc, &headers, "GET", presented).await)
 }
 
 /// The token may also be in the form body (RFC 6750 §2.2), but not in both places.
-pub async fn by_post(State(oidc): State<Oidc>, headers: Head, body: Bytes) -> Response {
+pub async fn by_post(State(oidc): State<Oidc>, headers: RequestHead, body: Bytes) -> Response {
     let in_body = Parameters::parse(&body).ok().and_then(|form| form.get("access_token").map(str::to_owned));
     let presented = match (in_header(&headers), in_body) {
         (Ok(_), Some(_)) => Err(BearerError::InvalidRequest),
@@ -81,7 +81,7 @@ fn in_header(headers: &HeaderMap) -> Result<Presented, BearerError> {
 
 async fn answer(
     oidc: &Oidc,
-    headers: &Head,
+    headers: &RequestHead,
     method: &str,
     presented: Result<Presented, BearerError>,
 ) -> Result<Response, BearerError> {
@@ -90,7 +90,7 @@ async fn answer(
     let proof = match &presented {
         Presented::Bearer(_) => None,
         Presented::Dpop(token) => {
-            let proof = dpop::shown(oidc, headers, method, paths::USERINFO, Some(token))?;
+            let proof = dpop::verify_proof(oidc, headers, method, paths::USERINFO, Some(token))?;
             Some(proof.ok_or(BearerError::InvalidDpopProof)?)
         }
     };
@@ -101,24 +101,24 @@ async fn answer(
     if let Some(proof) = proof {
         use_up(oidc, proof.spent_by(&live.claims.client_id)).await?;
     }
-    told(oidc, &live, claims)
+    respond_with_claims(oidc, &live, claims)
 }
 
 /// Checks the DPoP binding. A bound token without its key is a stolen one; a proof with an unbound token proves nothing
 /// about it.
-fn bound_to_key(live: &Live, proof: Option<&Proven>) -> Result<(), BearerError> {
+fn bound_to_key(live: &LiveToken, proof: Option<&DpopProof>) -> Result<(), BearerError> {
     let bound = live.claims.cnf.as_ref().and_then(|cnf| cnf.jkt.clone());
-    if bound == proof.map(Proven::jkt_text) { Ok(()) } else { Err(BearerError::DpopTokenRefused) }
+    if bound == proof.map(DpopProof::jkt_text) { Ok(()) } else { Err(BearerError::DpopTokenRefused) }
 }
 
 /// Checks the certificate binding: such a token is accepted only on a connection with that certificate (RFC 8705 §3).
-fn bound_to_certificate(live: &Live, head: &Head) -> Result<(), BearerError> {
+fn bound_to_certificate(live: &LiveToken, head: &RequestHead) -> Result<(), BearerError> {
     let Some(bound) = live.claims.cnf.as_ref().and_then(|cnf| cnf.x5t.as_ref()) else { return Ok(()) };
     let shown = Confirmation::of(None, head.thumbprint()).and_then(|shown| shown.x5t);
     if shown.as_ref() == Some(bound) { Ok(()) } else { Err(BearerError::InvalidToken) }
 }
 
-fn claims_for(oidc: &Oidc, live: &Live) -> Result<Map<String, Value>, BearerError> {
+fn claims_for(oidc: &Oidc, live: &LiveToken) -> Result<Map<String, Value>, BearerError> {
     let person = live.person.as_ref().ok_or(BearerError::InvalidToken)?;
     if !live.claims.aud.includes(oidc.auth.settings().public_url.issuer()) {
         return Err(BearerError::InvalidToken);
@@ -128,7 +128,7 @@ fn claims_for(oidc: &Oidc, live: &Live) -> Result<Map<String, Value>, BearerErro
         return Err(BearerError::InsufficientScope);
     }
     let issuer = oidc.auth.settings().public_url.issuer();
-    let known = claims::Person { user: person, state: &live.state, issuer };
+    let known = claims::ClaimSubject { user: person, state: &live.state, issuer };
     let mut claims = claims::of(&known, &scopes);
     let grant = live.claims.gid.as_deref().and_then(GrantId::from_hex).and_then(|id| live.state.grant(id));
     if let Some(grant) = grant {
@@ -146,9 +146,9 @@ fn claims_for(oidc: &Oidc, live: &Live) -> Result<Map<String, Value>, BearerErro
 /// Spends the proof: it is accepted once in the cluster. This is the last step, so that only a valid token can make the
 /// log grow.
 async fn use_up(oidc: &Oidc, proof: SpentProof) -> Result<(), BearerError> {
-    let derivation = Derivation::fresh(&oidc.auth.deriving_keys().request, &*oidc.auth.runtime().entropy);
-    let order = Body::SpendProofs(SpendProofs { proofs: vec![proof] });
-    match oidc.auth.cluster().propose(derivation.request(), order).await {
+    let write_key = WriteKey::fresh(&oidc.auth.deriving_keys().request, &*oidc.auth.runtime().entropy);
+    let command = Body::SpendProofs(SpendProofs { proofs: vec![proof] });
+    match oidc.auth.cluster().propose(write_key.request(), command).await {
         Ok(_) => Ok(()),
         Err(ProposeError::Refused(_)) => Err(BearerError::InvalidDpopProof),
         Err(error) => {
@@ -158,7 +158,11 @@ async fn use_up(oidc: &Oidc, proof: SpentProof) -> Result<(), BearerError> {
     }
 }
 
-fn told(oidc: &Oidc, live: &Live, mut claims: Map<String, Value>) -> Result<Response, BearerError> {
+fn respond_with_claims(
+    oidc: &Oidc,
+    live: &LiveToken,
+    mut claims: Map<String, Value>,
+) -> Result<Response, BearerError> {
     let Some(algorithm) = live.client.tokens.userinfo_algorithm else {
         return Ok((no_store(), Json(claims)).into_response());
     };

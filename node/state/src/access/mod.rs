@@ -29,9 +29,9 @@ pub struct RevokedAccess {
 
 /// Revokes an access token. A token that has already ended for any reason gets the normal reply, because revocation is
 /// idempotent.
-pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeAccessToken) -> Result<Reply, Refusal> {
-    let id = AccessTokenId::parse(&order.token_id)?;
-    let expires_at = Stamp(order.expires_at_ms);
+pub(crate) fn revoke(draft: &mut Draft, command: &pb::RevokeAccessToken) -> Result<Reply, Refusal> {
+    let id = AccessTokenId::parse(&command.token_id)?;
+    let expires_at = Stamp(command.expires_at_ms);
     if expires_at.is_over_at(draft.at) || draft.state.revoked_access.contains_key(&id) {
         return Ok(done());
     }

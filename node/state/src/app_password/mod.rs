@@ -50,19 +50,19 @@ pub struct AppPassword {
     pub secret_id: Option<SecretId>,
 }
 
-pub(crate) fn create(draft: &mut Draft, order: &pb::CreateAppPassword) -> Result<Reply, Refusal> {
-    let id = AppPasswordId::parse(&order.app_password_id)?;
+pub(crate) fn create(draft: &mut Draft, command: &pb::CreateAppPassword) -> Result<Reply, Refusal> {
+    let id = AppPasswordId::parse(&command.app_password_id)?;
     if draft.state.app_passwords.contains_key(&id) {
         return Err(Refusal::new(Reason::AlreadyExists, "the app password exists"));
     }
-    let user = draft.state.existing_user(UserId::parse(&order.user_id)?)?.id;
+    let user = draft.state.existing_user(UserId::parse(&command.user_id)?)?.id;
     draft.state.take_dead_app_passwords_of(user);
     if draft.state.app_passwords_of(user).count() >= MAX_OF_USER {
         return Err(Refusal::malformed(format!(
             "a person has at most {MAX_OF_USER} app passwords; revoke one first"
         )));
     }
-    let application = match order.application_id.as_slice() {
+    let application = match command.application_id.as_slice() {
         [] => None,
         bytes => Some(draft.state.existing_application(ApplicationId::parse(bytes)?)?.id),
     };
@@ -70,23 +70,23 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateAppPassword) -> Result
         id,
         user,
         application,
-        name: text::required("name", &order.name, text::MAX_TEXT_BYTES)?,
-        secret_hash: SecretHash::parse(&order.secret_hash)?,
-        expires_at: (order.ttl_ms != 0).then(|| draft.at.plus_ms(order.ttl_ms)),
+        name: text::required("name", &command.name, text::MAX_TEXT_BYTES)?,
+        secret_hash: SecretHash::parse(&command.secret_hash)?,
+        expires_at: (command.ttl_ms != 0).then(|| draft.at.plus_ms(command.ttl_ms)),
         created_at: draft.at,
         epoch: draft.state.meta.revocation_epoch,
-        secret_id: parse_secret_id(&order.secret_id)?,
+        secret_id: parse_secret_id(&command.secret_id)?,
     });
     Ok(body(ReplyBody::ApiTokenCreated(pb::ApiTokenCreated { index: draft.index })))
 }
 
 /// Stores the hash of an app password under another key. An app password that is gone or was rehashed already is left
 /// alone.
-pub(crate) fn rehash(draft: &mut Draft, order: &pb::RehashAppPassword) -> Result<Reply, Refusal> {
-    let id = AppPasswordId::parse(&order.app_password_id)?;
-    let before = SecretHash::parse(&order.before)?;
+pub(crate) fn rehash(draft: &mut Draft, command: &pb::RehashAppPassword) -> Result<Reply, Refusal> {
+    let id = AppPasswordId::parse(&command.app_password_id)?;
+    let before = SecretHash::parse(&command.before)?;
     let (secret_hash, secret_id) =
-        (SecretHash::parse(&order.secret_hash)?, Some(secret::parse_id(&order.secret_id)?));
+        (SecretHash::parse(&command.secret_hash)?, Some(secret::parse_id(&command.secret_id)?));
     let found = draft.state.app_passwords.get(&id).filter(|row| row.secret_hash.matches(&before)).cloned();
     if let Some(row) = found {
         draft.state.put_app_password(AppPassword { secret_hash, secret_id, ..(*row).clone() });
@@ -98,8 +98,8 @@ fn parse_secret_id(bytes: &[u8]) -> Result<Option<SecretId>, Refusal> {
     if bytes.is_empty() { Ok(None) } else { secret::parse_id(bytes).map(Some) }
 }
 
-pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeAppPassword) -> Result<Reply, Refusal> {
-    let id = AppPasswordId::parse(&order.app_password_id)?;
+pub(crate) fn revoke(draft: &mut Draft, command: &pb::RevokeAppPassword) -> Result<Reply, Refusal> {
+    let id = AppPasswordId::parse(&command.app_password_id)?;
     match draft.state.take_app_password(id) {
         Some(_) => Ok(done()),
         None => Err(Refusal::new(Reason::TokenUnknown, format!("there is no app password {id}"))),

@@ -17,9 +17,9 @@ use crate::{
 /// Longest slug.
 const MAX_SLUG_BYTES: usize = 64;
 
-pub(crate) fn create(draft: &mut Draft, order: &pb::CreateApplication) -> Result<Reply, Refusal> {
-    let id = ApplicationId::parse(&order.application_id)?;
-    let slug: Arc<str> = text::slug("slug", &order.slug, MAX_SLUG_BYTES)?.into();
+pub(crate) fn create(draft: &mut Draft, command: &pb::CreateApplication) -> Result<Reply, Refusal> {
+    let id = ApplicationId::parse(&command.application_id)?;
+    let slug: Arc<str> = text::slug("slug", &command.slug, MAX_SLUG_BYTES)?.into();
     if draft.state.applications.contains_key(&id) {
         return Err(Refusal::new(Reason::AlreadyExists, format!("application {id} exists")));
     }
@@ -29,15 +29,15 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateApplication) -> Result
     let application = Application {
         id,
         slug,
-        name: text::required("name", &order.name, text::MAX_TEXT_BYTES)?,
-        launch_url: text::line("launch_url", &order.launch_url, text::MAX_URI_BYTES)?,
-        hosts: free_hosts(&draft.state, id, &order.hosts, &order.address_hosts)?,
-        access: wire::parse_access(&draft.state, order.access.as_ref())?,
-        serve_known_for_ms: wire::parse_serve_known_for(order.serve_known_for_ms)?,
-        check: wire::parse_check(order.check.as_ref()),
+        name: text::required("name", &command.name, text::MAX_TEXT_BYTES)?,
+        launch_url: text::line("launch_url", &command.launch_url, text::MAX_URI_BYTES)?,
+        hosts: free_hosts(&draft.state, id, &command.hosts, &command.address_hosts)?,
+        access: wire::parse_access(&draft.state, command.access.as_ref())?,
+        serve_known_for_ms: wire::parse_serve_known_for(command.serve_known_for_ms)?,
+        check: wire::parse_check(command.check.as_ref()),
         identity_headers: wire::parse_identity_headers(
             IdentityHeaders::default(),
-            order.identity_headers.as_ref(),
+            command.identity_headers.as_ref(),
         )?,
         created_at: draft.at,
     };
@@ -45,37 +45,37 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateApplication) -> Result
     Ok(done())
 }
 
-pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateApplication) -> Result<Reply, Refusal> {
-    let id = ApplicationId::parse(&order.application_id)?;
+pub(crate) fn update(draft: &mut Draft, command: &pb::UpdateApplication) -> Result<Reply, Refusal> {
+    let id = ApplicationId::parse(&command.application_id)?;
     let mut application = (*draft.state.existing_application(id)?).clone();
-    if let Some(name) = &order.name {
+    if let Some(name) = &command.name {
         application.name = text::required("name", name, text::MAX_TEXT_BYTES)?;
     }
-    if let Some(url) = &order.launch_url {
+    if let Some(url) = &command.launch_url {
         application.launch_url = text::line("launch_url", url, text::MAX_URI_BYTES)?;
     }
-    if let Some(hosts) = &order.hosts {
+    if let Some(hosts) = &command.hosts {
         application.hosts = free_hosts(&draft.state, id, &hosts.hosts, &hosts.address_hosts)?;
     }
-    if order.access.is_some() {
-        application.access = wire::parse_access(&draft.state, order.access.as_ref())?;
+    if command.access.is_some() {
+        application.access = wire::parse_access(&draft.state, command.access.as_ref())?;
     }
-    if let Some(ms) = order.serve_known_for_ms {
+    if let Some(ms) = command.serve_known_for_ms {
         application.serve_known_for_ms = wire::parse_serve_known_for(ms)?;
     }
-    if order.check.is_some() {
-        application.check = wire::parse_check(order.check.as_ref());
+    if command.check.is_some() {
+        application.check = wire::parse_check(command.check.as_ref());
     }
     application.identity_headers =
-        wire::parse_identity_headers(application.identity_headers, order.identity_headers.as_ref())?;
+        wire::parse_identity_headers(application.identity_headers, command.identity_headers.as_ref())?;
     draft.state.put_application(application);
     Ok(done())
 }
 
 /// Deletes an application. Refused while a client refers to the application: without its access rule the client would
 /// admit every user.
-pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteApplication) -> Result<Reply, Refusal> {
-    let application = draft.state.existing_application(ApplicationId::parse(&order.application_id)?)?;
+pub(crate) fn delete(draft: &mut Draft, command: &pb::DeleteApplication) -> Result<Reply, Refusal> {
+    let application = draft.state.existing_application(ApplicationId::parse(&command.application_id)?)?;
     if let Some(client) =
         draft.state.clients.values().find(|client| client.application == Some(application.id))
     {

@@ -16,7 +16,7 @@ pub use conclave_proto::command::v1::{ClientAuthMethod, ConsentMode, SigningAlgo
 
 pub use certificate::{CertificateName, NameKind};
 pub use policy::{AccessTokenFormat, ClaimRule, GrantType, TokenPolicy};
-pub use requests::{Exceptions, Requests};
+pub use requests::{Exceptions, RequestPolicy};
 
 pub(crate) use {
     commands::{create, delete, update},
@@ -120,7 +120,7 @@ pub struct Client {
     /// The endpoint that receives back-channel logout tokens; empty = none.
     pub back_channel_logout_uri: String,
     /// Requirements and permissions for its authorization requests.
-    pub requests: Requests,
+    pub requests: RequestPolicy,
     /// Rules for requesting, making and binding its tokens.
     pub tokens: TokenPolicy,
     /// The former secret, while it is still valid.

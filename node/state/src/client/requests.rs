@@ -7,7 +7,7 @@ use crate::{ids::SecretHash, level::EXCEPTIONS, reply::Refusal, text};
 
 /// Requirements and permissions for a client's authorization requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Requests {
+pub struct RequestPolicy {
     /// Its logout tokens must carry `sid`; they always do.
     pub back_channel_logout_session_required: bool,
     /// Only pushed requests are accepted (RFC 9126 §6).
@@ -37,7 +37,7 @@ pub struct Exceptions {
     pub allow_http: bool,
     /// Schemes without a dot that redirect URIs may have: lower case, at most 8, each at most 64 bytes.
     pub allowed_schemes: Vec<String>,
-    /// Resources of access tokens if a request names none: a subset of [`Requests::resources`].
+    /// Resources of access tokens if a request names none: a subset of [`RequestPolicy::resources`].
     pub default_resources: Vec<String>,
     /// Errors of the authorization endpoint carry no `iss`.
     pub omit_error_issuer: bool,
@@ -66,17 +66,17 @@ const NEVER_ALLOWED: [&str; 12] = [
 impl Exceptions {
     /// Reads the exceptions. Only from the level on at which every member reads the fields: an older member would store
     /// the client without them.
-    fn of(order: &pb::CreateClient, level: u32) -> Result<Self, Refusal> {
+    fn of(command: &pb::CreateClient, level: u32) -> Result<Self, Refusal> {
         if level < EXCEPTIONS {
             return Ok(Self::default());
         }
         Ok(Self {
-            strict_authentication: order.strict_authentication,
-            pkce_without_nonce: order.pkce_without_nonce,
-            allow_http: order.allow_http,
-            allowed_schemes: parse_schemes(&order.allowed_schemes)?,
-            default_resources: wire::parse_uris("default_resources", &order.default_resources)?,
-            omit_error_issuer: order.omit_error_issuer,
+            strict_authentication: command.strict_authentication,
+            pkce_without_nonce: command.pkce_without_nonce,
+            allow_http: command.allow_http,
+            allowed_schemes: parse_schemes(&command.allowed_schemes)?,
+            default_resources: wire::parse_uris("default_resources", &command.default_resources)?,
+            omit_error_issuer: command.omit_error_issuer,
         })
     }
 
@@ -91,23 +91,23 @@ impl Exceptions {
         }
     }
 
-    fn change(&mut self, order: &pb::UpdateClient) -> Result<(), Refusal> {
-        if let Some(strict) = order.strict_authentication {
+    fn change(&mut self, command: &pb::UpdateClient) -> Result<(), Refusal> {
+        if let Some(strict) = command.strict_authentication {
             self.strict_authentication = strict;
         }
-        if let Some(without) = order.pkce_without_nonce {
+        if let Some(without) = command.pkce_without_nonce {
             self.pkce_without_nonce = without;
         }
-        if let Some(http) = order.allow_http {
+        if let Some(http) = command.allow_http {
             self.allow_http = http;
         }
-        if let Some(omit) = order.omit_error_issuer {
+        if let Some(omit) = command.omit_error_issuer {
             self.omit_error_issuer = omit;
         }
-        if let Some(list) = &order.allowed_schemes {
+        if let Some(list) = &command.allowed_schemes {
             self.allowed_schemes = parse_schemes(&list.scopes)?;
         }
-        if let Some(list) = &order.default_resources {
+        if let Some(list) = &command.default_resources {
             self.default_resources = wire::parse_uris("default_resources", &list.uris)?;
         }
         Ok(())
@@ -152,16 +152,16 @@ pub(super) fn fits(client: &Client) -> Result<(), Refusal> {
     }
 }
 
-impl Requests {
-    pub(super) fn of(order: &pb::CreateClient, level: u32) -> Result<Self, Refusal> {
+impl RequestPolicy {
+    pub(super) fn of(command: &pb::CreateClient, level: u32) -> Result<Self, Refusal> {
         Ok(Self {
-            back_channel_logout_session_required: order.back_channel_logout_session_required,
-            must_be_pushed: order.require_pushed_authorization_requests,
-            pkce_optional: order.pkce_optional,
-            resources: wire::parse_uris("resources", &order.resources)?,
-            front_channel_logout_uri: parse_front_uri(&order.front_channel_logout_uri)?,
-            registration_token_hash: parse_hash(&order.registration_token_hash)?,
-            exceptions: Exceptions::of(order, level)?,
+            back_channel_logout_session_required: command.back_channel_logout_session_required,
+            must_be_pushed: command.require_pushed_authorization_requests,
+            pkce_optional: command.pkce_optional,
+            resources: wire::parse_uris("resources", &command.resources)?,
+            front_channel_logout_uri: parse_front_uri(&command.front_channel_logout_uri)?,
+            registration_token_hash: parse_hash(&command.registration_token_hash)?,
+            exceptions: Exceptions::of(command, level)?,
         })
     }
 
@@ -191,28 +191,28 @@ pub(super) fn parse_logout_uri(uri: &str) -> Result<String, Refusal> {
 }
 
 /// Changes the fields that the command sets; the rest stays.
-pub(super) fn change(client: &mut Client, order: &pb::UpdateClient, level: u32) -> Result<(), Refusal> {
-    if let Some(uri) = &order.back_channel_logout_uri {
+pub(super) fn change(client: &mut Client, command: &pb::UpdateClient, level: u32) -> Result<(), Refusal> {
+    if let Some(uri) = &command.back_channel_logout_uri {
         client.back_channel_logout_uri = parse_logout_uri(uri)?;
     }
     let requests = &mut client.requests;
-    if let Some(required) = order.back_channel_logout_session_required {
+    if let Some(required) = command.back_channel_logout_session_required {
         requests.back_channel_logout_session_required = required;
     }
-    if let Some(required) = order.require_pushed_authorization_requests {
+    if let Some(required) = command.require_pushed_authorization_requests {
         requests.must_be_pushed = required;
     }
-    if let Some(optional) = order.pkce_optional {
+    if let Some(optional) = command.pkce_optional {
         requests.pkce_optional = optional;
     }
-    if let Some(uri) = &order.front_channel_logout_uri {
+    if let Some(uri) = &command.front_channel_logout_uri {
         requests.front_channel_logout_uri = parse_front_uri(uri)?;
     }
-    if let Some(resources) = &order.resources {
+    if let Some(resources) = &command.resources {
         requests.resources = wire::parse_uris("resources", &resources.uris)?;
     }
     if level >= EXCEPTIONS {
-        requests.exceptions.change(order)?;
+        requests.exceptions.change(command)?;
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 use conclave_proto::state::v1 as rows;
 
 use super::{
-    Client, ClientAuthMethod, ClientId, ConsentMode, PreviousSecret, Requests, SigningAlgorithm, TokenPolicy,
+    Client, ClientAuthMethod, ClientId, ConsentMode, PreviousSecret, RequestPolicy, SigningAlgorithm,
+    TokenPolicy,
 };
 use crate::{
     ids::{ApplicationId, SecretHash},
@@ -103,7 +104,7 @@ impl Row for Client {
             signing_algorithm: SigningAlgorithm::try_from(wire.signing_algorithm)
                 .map_err(|_| unknown("algorithm"))?,
             consent: ConsentMode::try_from(wire.consent).map_err(|_| unknown("consent"))?,
-            requests: Requests::of_row(&wire)?,
+            requests: RequestPolicy::of_row(&wire)?,
             id: ClientId::parse(&wire.client_id)?,
             name: wire.name,
             secret_hash: match wire.secret_hash.as_slice() {

@@ -45,9 +45,9 @@ impl Consent {
 }
 
 /// Revokes a consent. A consent that was revoked before gets the same reply.
-pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeConsent) -> Result<Reply, Refusal> {
-    let user = draft.state.existing_user(UserId::parse(&order.user_id)?)?;
-    let client = ClientId::parse(&order.client_id)?;
+pub(crate) fn revoke(draft: &mut Draft, command: &pb::RevokeConsent) -> Result<Reply, Refusal> {
+    let user = draft.state.existing_user(UserId::parse(&command.user_id)?)?;
+    let client = ClientId::parse(&command.client_id)?;
     draft.state.consents.remove(&(user.id, client.clone()));
     let from = (user.id, GrantId::new([0; 16]));
     let own = draft.state.grants_by_user.range(from..).take_while(|(of, _)| *of == user.id);
@@ -61,16 +61,16 @@ pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeConsent) -> Result<Rep
 
 impl Draft {
     /// Adds what the user just allowed to the stored consent.
-    pub(crate) fn remember_consent(&mut self, user: UserId, client: &ClientId, order: &pb::IssueCode) {
+    pub(crate) fn remember_consent(&mut self, user: UserId, client: &ClientId, command: &pb::IssueCode) {
         let before = self.state.consents.get(&(user, client.clone())).cloned();
         let before = before.as_deref();
-        let claims = [order.id_token_claims.as_slice(), &order.userinfo_claims].concat();
+        let claims = [command.id_token_claims.as_slice(), &command.userinfo_claims].concat();
         let consent = Consent {
             user,
             client: client.clone(),
-            scopes: union(before.map(|c| c.scopes.as_slice()), &order.scopes),
+            scopes: union(before.map(|c| c.scopes.as_slice()), &command.scopes),
             claims: union(before.map(|c| c.claims.as_slice()), &claims),
-            resources: union(before.map(|c| c.resources.as_slice()), &order.resources),
+            resources: union(before.map(|c| c.resources.as_slice()), &command.resources),
             granted_at: self.at,
         };
         consent.put(&mut self.state);

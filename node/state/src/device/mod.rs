@@ -40,12 +40,12 @@ pub struct DeviceRequest {
     /// Expiry, answered or not.
     pub expires_at: Stamp,
     /// The user's answer.
-    pub answer: Answer,
+    pub answer: DeviceAnswer,
 }
 
 /// The user's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum DeviceAnswer {
     /// No answer yet.
     Waiting,
     /// The user denied.
@@ -113,10 +113,10 @@ impl Row for DeviceRequest {
             secret_hash: self.secret_hash.bytes().to_vec(),
             user_code_hash: self.user_code_hash.to_vec(),
             expires_at_ms: self.expires_at.0,
-            denied: self.answer == Answer::Denied,
+            denied: self.answer == DeviceAnswer::Denied,
             session_id: match self.answer {
-                Answer::Allowed { session } => session.to_vec(),
-                Answer::Waiting | Answer::Denied => Vec::new(),
+                DeviceAnswer::Allowed { session } => session.to_vec(),
+                DeviceAnswer::Waiting | DeviceAnswer::Denied => Vec::new(),
             },
         }
     }
@@ -131,9 +131,9 @@ impl Row for DeviceRequest {
             user_code_hash: start::parse_user_code(&wire.user_code_hash)?,
             expires_at: Stamp(wire.expires_at_ms),
             answer: match (wire.denied, wire.session_id.as_slice()) {
-                (true, _) => Answer::Denied,
-                (false, []) => Answer::Waiting,
-                (false, session) => Answer::Allowed { session: SessionId::parse(session)? },
+                (true, _) => DeviceAnswer::Denied,
+                (false, []) => DeviceAnswer::Waiting,
+                (false, session) => DeviceAnswer::Allowed { session: SessionId::parse(session)? },
             },
         })
     }

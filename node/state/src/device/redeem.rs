@@ -3,7 +3,7 @@
 
 use conclave_proto::command::v1 as pb;
 
-use super::Answer;
+use super::DeviceAnswer;
 use crate::{
     client::{ClientId, GrantType},
     draft::Draft,
@@ -15,42 +15,42 @@ use crate::{
 
 use super::DeviceRequest;
 
-pub(crate) fn redeem(draft: &mut Draft, order: &pb::RedeemDevice) -> Result<Reply, Refusal> {
+pub(crate) fn redeem(draft: &mut Draft, command: &pb::RedeemDevice) -> Result<Reply, Refusal> {
     let unknown = || Refusal::new(Reason::DeviceUnknown, "there is no such device request");
-    let device = draft.state.existing_device(DeviceId::parse(&order.device_id)?, draft.at)?;
+    let device = draft.state.existing_device(DeviceId::parse(&command.device_id)?, draft.at)?;
     // A caller that has the id without the secret, or another client, learns nothing and ends nothing.
-    if !device.secret_hash.matches(&SecretHash::parse(&order.secret_hash)?)
-        || device.client != ClientId::parse(&order.client_id)?
+    if !device.secret_hash.matches(&SecretHash::parse(&command.secret_hash)?)
+        || device.client != ClientId::parse(&command.client_id)?
     {
         return Err(unknown());
     }
     let session = match device.answer {
-        Answer::Waiting => return Err(Refusal::new(Reason::DevicePending, "nobody has answered yet")),
-        Answer::Denied => return Err(Refusal::new(Reason::DeviceDenied, "the person said no")),
-        Answer::Allowed { session } => session,
+        DeviceAnswer::Waiting => return Err(Refusal::new(Reason::DevicePending, "nobody has answered yet")),
+        DeviceAnswer::Denied => return Err(Refusal::new(Reason::DeviceDenied, "the person said no")),
+        DeviceAnswer::Allowed { session } => session,
     };
     let (session, user) = live(draft, session)?;
     let client = draft.state.able_client(&device.client)?;
     client.must_allow(GrantType::DeviceCode)?;
-    grant::proved_key(&client, &order.dpop_jkt)?;
-    draft.use_up(&order.proofs)?;
-    if !draft.state.client_admits(&client, &user, order.policy_version) {
+    grant::proved_key(&client, &command.dpop_jkt)?;
+    draft.use_up(&command.proofs)?;
+    if !draft.state.client_admits(&client, &user, command.policy_version) {
         return Err(Refusal::new(
             Reason::AccessDenied,
             format!("{} may not open {}", user.username, client.id),
         ));
     }
-    let id = GrantId::parse(&order.grant_id)?;
+    let id = GrantId::parse(&command.grant_id)?;
     if draft.state.grants.contains_key(&id) {
         return Err(Refusal::new(Reason::AlreadyExists, "the grant exists"));
     }
     draft.state.take_device(device.id);
     draft.note_client(&session, &client.id);
     let fetched = pb::RedeemCode {
-        family_id: order.family_id.clone(),
-        refresh_ttl_ms: order.refresh_ttl_ms,
-        access_ttl_ms: order.access_ttl_ms,
-        dpop_jkt: order.dpop_jkt.clone(),
+        family_id: command.family_id.clone(),
+        refresh_ttl_ms: command.refresh_ttl_ms,
+        access_ttl_ms: command.access_ttl_ms,
+        dpop_jkt: command.dpop_jkt.clone(),
         ..pb::RedeemCode::default()
     };
     let grant = granted(draft, id, &device, &session);

@@ -2,7 +2,7 @@
 
 use conclave_proto::command::v1 as pb;
 
-use super::{Answer, DeviceRequest};
+use super::{DeviceAnswer, DeviceRequest};
 use crate::{
     client::{ClientId, GrantType},
     draft::Draft,
@@ -19,15 +19,15 @@ const MAX_OF_CLIENT: usize = 2_000;
 /// Most pending requests in all. This bounds their memory and the chance to guess a user code.
 const MAX_WAITING: usize = 10_000;
 
-pub(crate) fn start(draft: &mut Draft, order: &pb::StartDevice) -> Result<Reply, Refusal> {
-    let id = DeviceId::parse(&order.device_id)?;
-    let client = draft.state.able_client(&ClientId::parse(&order.client_id)?)?;
+pub(crate) fn start(draft: &mut Draft, command: &pb::StartDevice) -> Result<Reply, Refusal> {
+    let id = DeviceId::parse(&command.device_id)?;
+    let client = draft.state.able_client(&ClientId::parse(&command.client_id)?)?;
     client.must_allow(GrantType::DeviceCode)?;
-    within_client(&client, &order.scopes, &order.resources)?;
-    if order.ttl_ms == 0 || order.ttl_ms > MAX_TTL_MS {
+    within_client(&client, &command.scopes, &command.resources)?;
+    if command.ttl_ms == 0 || command.ttl_ms > MAX_TTL_MS {
         return Err(Refusal::malformed("ttl_ms of a device request is out of bounds"));
     }
-    let user_code_hash = parse_user_code(&order.user_code_hash)?;
+    let user_code_hash = parse_user_code(&command.user_code_hash)?;
     if draft.state.devices.contains_key(&id) {
         return Err(Refusal::new(Reason::AlreadyExists, "the device request exists"));
     }
@@ -41,12 +41,12 @@ pub(crate) fn start(draft: &mut Draft, order: &pb::StartDevice) -> Result<Reply,
     draft.state.put_device(DeviceRequest {
         id,
         client: client.id.clone(),
-        scopes: order.scopes.clone(),
-        resources: order.resources.clone(),
-        secret_hash: SecretHash::parse(&order.secret_hash)?,
+        scopes: command.scopes.clone(),
+        resources: command.resources.clone(),
+        secret_hash: SecretHash::parse(&command.secret_hash)?,
         user_code_hash,
-        expires_at: draft.at.plus_ms(order.ttl_ms),
-        answer: Answer::Waiting,
+        expires_at: draft.at.plus_ms(command.ttl_ms),
+        answer: DeviceAnswer::Waiting,
     });
     Ok(body(ReplyBody::Recorded(pb::Recorded { index: draft.index })))
 }

@@ -20,54 +20,58 @@ pub const MAX_NONCE_BYTES: usize = 512;
 /// Most claims requested by name: as many as there are.
 const MAX_CLAIMS: usize = 64;
 
-pub(crate) fn issue_code(draft: &mut Draft, order: &pb::IssueCode) -> Result<Reply, Refusal> {
-    if !order.ticket_id.is_empty() {
-        draft.spend_ticket(TicketId::parse(&order.ticket_id)?, Stamp(order.ticket_expires_at_ms))?;
+pub(crate) fn issue_code(draft: &mut Draft, command: &pb::IssueCode) -> Result<Reply, Refusal> {
+    if !command.ticket_id.is_empty() {
+        draft.spend_ticket(TicketId::parse(&command.ticket_id)?, Stamp(command.ticket_expires_at_ms))?;
     }
-    let id = open(draft, order, SessionId::parse(&order.session_id)?)?;
+    let id = open(draft, command, SessionId::parse(&command.session_id)?)?;
     Ok(body(ReplyBody::CodeIssued(pb::CodeIssued { grant_id: id.to_vec(), index: draft.index })))
 }
 
 /// Creates the grant with its code, for the session given by the caller (the session in the command is ignored).
-pub(crate) fn open(draft: &mut Draft, order: &pb::IssueCode, session: SessionId) -> Result<GrantId, Refusal> {
-    let id = GrantId::parse(&order.grant_id)?;
+pub(crate) fn open(
+    draft: &mut Draft,
+    command: &pb::IssueCode,
+    session: SessionId,
+) -> Result<GrantId, Refusal> {
+    let id = GrantId::parse(&command.grant_id)?;
     let (session, user) = draft.state.existing_live_session(session, draft.at)?;
-    let client = draft.state.able_client(&ClientId::parse(&order.client_id)?)?;
+    let client = draft.state.able_client(&ClientId::parse(&command.client_id)?)?;
     client.must_allow(GrantType::AuthorizationCode)?;
-    if !draft.state.client_admits(&client, &user, order.policy_version) {
+    if !draft.state.client_admits(&client, &user, command.policy_version) {
         return Err(Refusal::new(
             Reason::AccessDenied,
             format!("{} may not open {}", user.username, client.id),
         ));
     }
-    if !client.may_be_answered_at(&order.redirect_uri) {
+    if !client.may_be_answered_at(&command.redirect_uri) {
         return Err(Refusal::malformed("redirect_uri is not registered for the client"));
     }
-    within_client(&client, &order.scopes, &order.resources)?;
-    let code_challenge = parse_challenge(&order.code_challenge)?;
-    if code_challenge.is_none() && !client.may_omit_pkce(&order.nonce) {
+    within_client(&client, &command.scopes, &command.resources)?;
+    let code_challenge = parse_challenge(&command.code_challenge)?;
+    if code_challenge.is_none() && !client.may_omit_pkce(&command.nonce) {
         return Err(Refusal::malformed("code_challenge is missing"));
     }
-    if !order.pushed_request_id.is_empty() {
-        use_pushed(draft, order)?;
+    if !command.pushed_request_id.is_empty() {
+        use_pushed(draft, command)?;
     }
-    if order.code_ttl_ms == 0 || order.code_ttl_ms > MAX_CODE_TTL_MS {
+    if command.code_ttl_ms == 0 || command.code_ttl_ms > MAX_CODE_TTL_MS {
         return Err(Refusal::malformed("code_ttl_ms is out of bounds"));
     }
     if draft.state.grants.contains_key(&id) {
         return Err(Refusal::new(Reason::AlreadyExists, "the grant exists"));
     }
-    let code_expires_at = draft.at.plus_ms(order.code_ttl_ms);
+    let code_expires_at = draft.at.plus_ms(command.code_ttl_ms);
     draft.state.put_grant(Grant {
         id,
         session: session.id,
         user: user.id,
         client: client.id.clone(),
-        redirect_uri: order.redirect_uri.clone(),
-        scopes: order.scopes.clone(),
-        nonce: text::line("nonce", &order.nonce, MAX_NONCE_BYTES)?,
+        redirect_uri: command.redirect_uri.clone(),
+        scopes: command.scopes.clone(),
+        nonce: text::line("nonce", &command.nonce, MAX_NONCE_BYTES)?,
         code_challenge,
-        secret_hash: SecretHash::parse(&order.secret_hash)?,
+        secret_hash: SecretHash::parse(&command.secret_hash)?,
         code_expires_at,
         redeemed_at: None,
         family: None,
@@ -75,23 +79,23 @@ pub(crate) fn open(draft: &mut Draft, order: &pb::IssueCode, session: SessionId)
         auth_time: session.auth_time,
         amr: session.amr.clone(),
         epoch: draft.state.meta.revocation_epoch,
-        resources: order.resources.clone(),
-        id_token_claims: parse_claims(&order.id_token_claims)?,
-        userinfo_claims: parse_claims(&order.userinfo_claims)?,
-        dpop_jkt: dpop::parse(&order.dpop_jkt)?,
+        resources: command.resources.clone(),
+        id_token_claims: parse_claims(&command.id_token_claims)?,
+        userinfo_claims: parse_claims(&command.userinfo_claims)?,
+        dpop_jkt: dpop::parse(&command.dpop_jkt)?,
     });
     draft.note_client(&session, &client.id);
-    if order.remember_consent {
-        draft.remember_consent(user.id, &client.id, order);
+    if command.remember_consent {
+        draft.remember_consent(user.id, &client.id, command);
     }
     Ok(id)
 }
 
 /// Uses up a pushed request: it becomes one code (RFC 9126 §4). Its use is remembered for as long as a login may be
 /// pending with it, because the request itself expires while a user takes their time.
-fn use_pushed(draft: &mut Draft, order: &pb::IssueCode) -> Result<(), Refusal> {
-    let id = PushedRequestId::parse(&order.pushed_request_id)?;
-    draft.spend_ticket(TicketId::new(*id.bytes()), Stamp(order.pushed_until_ms))?;
+fn use_pushed(draft: &mut Draft, command: &pb::IssueCode) -> Result<(), Refusal> {
+    let id = PushedRequestId::parse(&command.pushed_request_id)?;
+    draft.spend_ticket(TicketId::new(*id.bytes()), Stamp(command.pushed_until_ms))?;
     draft.state.take_pushed(id);
     Ok(())
 }

@@ -106,8 +106,8 @@ pub struct RefreshFamily {
     pub dpop_jkt: Option<[u8; 32]>,
 }
 
-pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeGrant) -> Result<Reply, Refusal> {
-    draft.state.take_grant(GrantId::parse(&order.grant_id)?);
+pub(crate) fn revoke(draft: &mut Draft, command: &pb::RevokeGrant) -> Result<Reply, Refusal> {
+    draft.state.take_grant(GrantId::parse(&command.grant_id)?);
     Ok(done())
 }
 

@@ -17,13 +17,13 @@ const MAX_REFRESH_TTL_MS: u64 = 400 * 24 * 3_600_000;
 /// Longest lifetime of an access token: a day.
 const MAX_ACCESS_TTL_MS: u64 = 24 * 3_600_000;
 
-pub(crate) fn redeem_code(draft: &mut Draft, order: &pb::RedeemCode) -> Result<Reply, Refusal> {
-    let id = GrantId::parse(&order.grant_id)?;
+pub(crate) fn redeem_code(draft: &mut Draft, command: &pb::RedeemCode) -> Result<Reply, Refusal> {
+    let id = GrantId::parse(&command.grant_id)?;
     let (grant, user) = draft.state.existing_live_grant(id, draft.at)?;
-    if !grant.secret_hash.matches(&SecretHash::parse(&order.secret_hash)?) {
+    if !grant.secret_hash.matches(&SecretHash::parse(&command.secret_hash)?) {
         return Err(Refusal::new(Reason::GrantUnknown, "no such code"));
     }
-    if grant.client != ClientId::parse(&order.client_id)? {
+    if grant.client != ClientId::parse(&command.client_id)? {
         // A second use by another client ends nothing: that client could not have used the code the first time.
         return Err(mismatch());
     }
@@ -36,28 +36,28 @@ pub(crate) fn redeem_code(draft: &mut Draft, order: &pb::RedeemCode) -> Result<R
     if grant.code_expires_at.is_over_at(draft.at) {
         return Err(Refusal::new(Reason::CodeExpired, "the code has expired"));
     }
-    bound_to(&grant, order)?;
+    bound_to(&grant, command)?;
     let client = draft.state.able_client(&grant.client)?;
     client.must_allow(GrantType::AuthorizationCode)?;
-    dpop::proved(&client, grant.dpop_jkt, dpop::parse(&order.dpop_jkt)?)?;
-    draft.use_up(&order.proofs)?;
-    if !draft.state.client_admits(&client, &user, order.policy_version) {
+    dpop::proved(&client, grant.dpop_jkt, dpop::parse(&command.dpop_jkt)?)?;
+    draft.use_up(&command.proofs)?;
+    if !draft.state.client_admits(&client, &user, command.policy_version) {
         return Err(Refusal::new(
             Reason::AccessDenied,
             format!("{} may not open {}", user.username, client.id),
         ));
     }
-    redeem_as(draft, &client, &grant, order)
+    redeem_as(draft, &client, &grant, command)
 }
 
-/// Issues the tokens of a grant. Only the lifetimes, the family and the key of `order` are used.
+/// Issues the tokens of a grant. Only the lifetimes, the family and the key of `command` are used.
 pub(crate) fn redeem_as(
     draft: &mut Draft,
     client: &Client,
     grant: &Grant,
-    order: &pb::RedeemCode,
+    command: &pb::RedeemCode,
 ) -> Result<Reply, Refusal> {
-    let redeemed = redeemed(draft, client, grant, order)?;
+    let redeemed = redeemed(draft, client, grant, command)?;
     let reply = pb::CodeRedeemed {
         grant_id: grant.id.to_vec(),
         user_id: grant.user.to_vec(),
@@ -76,14 +76,14 @@ pub(crate) fn redeem_as(
 
 /// Checks the code's bindings. A code that leaked to another client, URI or verifier is refused and stays valid for its
 /// owner.
-fn bound_to(grant: &Grant, order: &pb::RedeemCode) -> Result<(), Refusal> {
+fn bound_to(grant: &Grant, command: &pb::RedeemCode) -> Result<(), Refusal> {
     // A verifier for a code without a challenge is refused too (RFC 9700 §4.8.2).
-    let proved = match (grant.code_challenge, parse_challenge(&order.code_challenge)?) {
+    let proved = match (grant.code_challenge, parse_challenge(&command.code_challenge)?) {
         (Some(bound), Some(shown)) => SecretHash::new(bound).matches(&SecretHash::new(shown)),
         (None, None) => true,
         (Some(_), None) | (None, Some(_)) => false,
     };
-    if grant.redirect_uri == order.redirect_uri && proved { Ok(()) } else { Err(mismatch()) }
+    if grant.redirect_uri == command.redirect_uri && proved { Ok(()) } else { Err(mismatch()) }
 }
 
 fn mismatch() -> Refusal {
@@ -94,23 +94,23 @@ fn redeemed(
     draft: &mut Draft,
     client: &Client,
     grant: &Grant,
-    order: &pb::RedeemCode,
+    command: &pb::RedeemCode,
 ) -> Result<Grant, Refusal> {
-    if order.access_ttl_ms == 0
-        || order.access_ttl_ms > MAX_ACCESS_TTL_MS
-        || order.refresh_ttl_ms > MAX_REFRESH_TTL_MS
+    if command.access_ttl_ms == 0
+        || command.access_ttl_ms > MAX_ACCESS_TTL_MS
+        || command.refresh_ttl_ms > MAX_REFRESH_TTL_MS
     {
         return Err(Refusal::malformed("a token lifetime is out of bounds"));
     }
     let mut next = grant.clone();
     next.redeemed_at = Some(draft.at);
-    next.expires_at = draft.at.plus_ms(order.access_ttl_ms);
-    if !order.family_id.is_empty() && client.allows(GrantType::RefreshToken) {
-        let id = FamilyId::parse(&order.family_id)?;
+    next.expires_at = draft.at.plus_ms(command.access_ttl_ms);
+    if !command.family_id.is_empty() && client.allows(GrantType::RefreshToken) {
+        let id = FamilyId::parse(&command.family_id)?;
         if draft.state.families.contains_key(&id) {
             return Err(Refusal::new(Reason::AlreadyExists, "the refresh family exists"));
         }
-        let expires_at = draft.at.plus_ms(order.refresh_ttl_ms);
+        let expires_at = draft.at.plus_ms(command.refresh_ttl_ms);
         draft.state.put_family(RefreshFamily {
             id,
             grant: grant.id,
@@ -118,11 +118,11 @@ fn redeemed(
             rotated_at: draft.at,
             rotated_index: draft.index,
             expires_at,
-            dpop_jkt: dpop::parse(&order.dpop_jkt)?.filter(|_| client.is_public()),
+            dpop_jkt: dpop::parse(&command.dpop_jkt)?.filter(|_| client.is_public()),
         });
         next.family = Some(id);
         // The last refresh may happen just before the end, and its access token lives on.
-        next.expires_at = expires_at.plus_ms(order.access_ttl_ms);
+        next.expires_at = expires_at.plus_ms(command.access_ttl_ms);
     }
     Ok(next)
 }

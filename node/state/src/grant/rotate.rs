@@ -16,19 +16,19 @@ use crate::{
 /// Longest window in which the retry of a lost response is honoured.
 const MAX_RETRY_WINDOW_MS: u64 = 120_000;
 
-pub(crate) fn rotate_refresh(draft: &mut Draft, order: &pb::RotateRefresh) -> Result<Reply, Refusal> {
+pub(crate) fn rotate_refresh(draft: &mut Draft, command: &pb::RotateRefresh) -> Result<Reply, Refusal> {
     let unknown = || Refusal::new(Reason::RefreshUnknown, "no such refresh token");
-    let id = FamilyId::parse(&order.family_id)?;
+    let id = FamilyId::parse(&command.family_id)?;
     let family = draft.state.families.get(&id).cloned().ok_or_else(unknown)?;
     let (grant, user) = draft.state.existing_live_grant(family.grant, draft.at).map_err(|_| unknown())?;
-    if grant.client != ClientId::parse(&order.client_id)? {
+    if grant.client != ClientId::parse(&command.client_id)? {
         return Err(unknown());
     }
     if family.expires_at.is_over_at(draft.at) {
         return Err(Refusal::new(Reason::RefreshExpired, "the refresh token has expired"));
     }
     let client = draft.state.able_client(&grant.client)?;
-    if !draft.state.client_admits(&client, &user, order.policy_version) {
+    if !draft.state.client_admits(&client, &user, command.policy_version) {
         return Err(Refusal::new(
             Reason::AccessDenied,
             format!("{} may not open {}", user.username, client.id),
@@ -37,9 +37,9 @@ pub(crate) fn rotate_refresh(draft: &mut Draft, order: &pb::RotateRefresh) -> Re
     client.must_allow(GrantType::RefreshToken)?;
     // Before the generation is compared: a caller without the key has a stolen token, and must not end the owner's
     // family.
-    dpop::proved(&client, family.dpop_jkt, dpop::parse(&order.dpop_jkt)?)?;
-    draft.use_up(&order.proofs)?;
-    match judge(draft, &family, order) {
+    dpop::proved(&client, family.dpop_jkt, dpop::parse(&command.dpop_jkt)?)?;
+    draft.use_up(&command.proofs)?;
+    match judge(draft, &family, command) {
         Use::Current => {
             let next = RefreshFamily {
                 generation: family.generation + 1,
@@ -68,12 +68,12 @@ enum Use {
     Reuse,
 }
 
-fn judge(draft: &Draft, family: &RefreshFamily, order: &pb::RotateRefresh) -> Use {
-    let window = order.retry_window_ms.min(MAX_RETRY_WINDOW_MS);
+fn judge(draft: &Draft, family: &RefreshFamily, command: &pb::RotateRefresh) -> Use {
+    let window = command.retry_window_ms.min(MAX_RETRY_WINDOW_MS);
     let within = draft.at <= family.rotated_at.plus_ms(window);
-    if order.generation == family.generation {
+    if command.generation == family.generation {
         Use::Current
-    } else if order.generation.checked_add(1) == Some(family.generation) && within {
+    } else if command.generation.checked_add(1) == Some(family.generation) && within {
         Use::Retry
     } else {
         Use::Reuse

@@ -39,14 +39,14 @@ pub struct Group {
     pub created_at: Stamp,
 }
 
-pub(crate) fn create(draft: &mut Draft, order: &pb::CreateGroup) -> Result<Reply, Refusal> {
-    let id = GroupId::parse(&order.group_id)?;
-    let name = parse_name(&order.name)?;
+pub(crate) fn create(draft: &mut Draft, command: &pb::CreateGroup) -> Result<Reply, Refusal> {
+    let id = GroupId::parse(&command.group_id)?;
+    let name = parse_name(&command.name)?;
     if draft.state.groups.contains_key(&id) {
         return Err(Refusal::new(Reason::AlreadyExists, format!("group {id} exists")));
     }
     draft.state.group_name_is_free(&name, None)?;
-    let description = text::line("description", &order.description, text::MAX_TEXT_BYTES)?;
+    let description = text::line("description", &command.description, text::MAX_TEXT_BYTES)?;
     draft.state.put_group(Group { id, name, description, created_at: draft.at });
     Ok(done())
 }
@@ -54,8 +54,8 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateGroup) -> Result<Reply
 /// Deletes a group and every reference to it: members lose it, and access rules no longer name it (and so admit fewer
 /// users, never more). Refused while a policy names it: without the row that denies its members, they would be
 /// admitted.
-pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteGroup) -> Result<Reply, Refusal> {
-    let group = draft.state.existing_group(GroupId::parse(&order.group_id)?)?;
+pub(crate) fn delete(draft: &mut Draft, command: &pb::DeleteGroup) -> Result<Reply, Refusal> {
+    let group = draft.state.existing_group(GroupId::parse(&command.group_id)?)?;
     draft.state.no_policy_names(group.id)?;
     let members: Vec<UserId> = draft.state.members_of(group.id).map(|user| user.id).collect();
     for member in members {
@@ -67,15 +67,15 @@ pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteGroup) -> Result<Reply
     Ok(done())
 }
 
-pub(crate) fn add_member(draft: &mut Draft, order: &pb::AddGroupMember) -> Result<Reply, Refusal> {
-    let group = draft.state.existing_group(GroupId::parse(&order.group_id)?)?;
-    change_membership(draft, group.id, UserId::parse(&order.user_id)?, true)?;
+pub(crate) fn add_member(draft: &mut Draft, command: &pb::AddGroupMember) -> Result<Reply, Refusal> {
+    let group = draft.state.existing_group(GroupId::parse(&command.group_id)?)?;
+    change_membership(draft, group.id, UserId::parse(&command.user_id)?, true)?;
     Ok(done())
 }
 
-pub(crate) fn remove_member(draft: &mut Draft, order: &pb::RemoveGroupMember) -> Result<Reply, Refusal> {
-    let group = draft.state.existing_group(GroupId::parse(&order.group_id)?)?;
-    change_membership(draft, group.id, UserId::parse(&order.user_id)?, false)?;
+pub(crate) fn remove_member(draft: &mut Draft, command: &pb::RemoveGroupMember) -> Result<Reply, Refusal> {
+    let group = draft.state.existing_group(GroupId::parse(&command.group_id)?)?;
+    change_membership(draft, group.id, UserId::parse(&command.user_id)?, false)?;
     Ok(done())
 }
 

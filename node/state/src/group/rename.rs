@@ -13,10 +13,10 @@ use crate::{
     reply::{Refusal, Reply, done},
 };
 
-pub(crate) fn rename(draft: &mut Draft, order: &pb::RenameGroup) -> Result<Reply, Refusal> {
+pub(crate) fn rename(draft: &mut Draft, command: &pb::RenameGroup) -> Result<Reply, Refusal> {
     level::check(draft.state.meta.level, level::NAMES)?;
-    let before = draft.state.existing_group(GroupId::parse(&order.group_id)?)?;
-    let name = parse_name(&order.name)?;
+    let before = draft.state.existing_group(GroupId::parse(&command.group_id)?)?;
+    let name = parse_name(&command.name)?;
     if name == before.name {
         return Ok(done());
     }
@@ -27,7 +27,7 @@ pub(crate) fn rename(draft: &mut Draft, order: &pb::RenameGroup) -> Result<Reply
         return Err(Refusal::malformed(why));
     }
     draft.state.group_name_is_free(&name, Some(before.id))?;
-    if !order.force {
+    if !command.force {
         draft.state.no_expression_names(&before.name)?;
     }
     draft.report(Event::GroupRenamed { group: before.id, before: before.name.clone(), after: name.clone() });

@@ -32,14 +32,14 @@ pub struct SigningKey {
     /// PKCS#8, sealed under the cluster's sealing key.
     pub sealed_private_key: Vec<u8>,
     /// Its stage.
-    pub stage: Stage,
+    pub stage: KeyStage,
     /// Creation time.
     pub created_at: Stamp,
 }
 
 /// The stage of a key. It is published in all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum KeyStage {
     /// Does not sign yet.
     Next,
     /// Signs new tokens, since this time.
@@ -57,15 +57,15 @@ impl SigningKey {
     /// True if it signs new tokens.
     #[must_use]
     pub const fn is_active(&self) -> bool {
-        matches!(self.stage, Stage::Active(_))
+        matches!(self.stage, KeyStage::Active(_))
     }
 
     fn retired_at(&self, at: Stamp) -> Self {
         match self.stage {
-            Stage::Active(active_since) => {
-                Self { stage: Stage::Retired { active_since, at }, ..self.clone() }
+            KeyStage::Active(active_since) => {
+                Self { stage: KeyStage::Retired { active_since, at }, ..self.clone() }
             }
-            Stage::Next | Stage::Retired { .. } => self.clone(),
+            KeyStage::Next | KeyStage::Retired { .. } => self.clone(),
         }
     }
 }
@@ -79,60 +79,60 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
-pub(crate) fn add(draft: &mut Draft, order: &pb::AddSigningKey) -> Result<Reply, Refusal> {
-    let algorithm = crate::client::parse_algorithm(order.algorithm())?;
-    let kid: Arc<str> = text::required("kid", &order.kid, text::MAX_TEXT_BYTES)?.into();
+pub(crate) fn add(draft: &mut Draft, command: &pb::AddSigningKey) -> Result<Reply, Refusal> {
+    let algorithm = crate::client::parse_algorithm(command.algorithm())?;
+    let kid: Arc<str> = text::required("kid", &command.kid, text::MAX_TEXT_BYTES)?.into();
     let active = draft.state.active_key(algorithm).cloned();
-    let taken = (order.only_if_absent && active.is_some())
-        || (order.next && draft.state.next_key(algorithm).is_some())
+    let taken = (command.only_if_absent && active.is_some())
+        || (command.next && draft.state.next_key(algorithm).is_some())
         || draft.state.keys.contains_key(&kid);
     if taken {
         return Err(Refusal::new(Reason::KeyExists, "there is such a key already"));
     }
-    if order.next && active.is_none() {
+    if command.next && active.is_none() {
         return Err(Refusal::new(Reason::KeyUnknown, "there is no key that it could follow"));
     }
-    if order.public_jwk.len() > MAX_KEY_BYTES
-        || order.sealed_private_key.len() > MAX_KEY_BYTES
+    if command.public_jwk.len() > MAX_KEY_BYTES
+        || command.sealed_private_key.len() > MAX_KEY_BYTES
         || draft.state.keys.len() >= MAX_KEYS
     {
         return Err(Refusal::malformed("too many keys, or a key is too long"));
     }
-    if let Some(active) = active.filter(|_| !order.next) {
+    if let Some(active) = active.filter(|_| !command.next) {
         draft.state.put_key(active.retired_at(draft.at));
     }
     draft.state.put_key(SigningKey {
         kid,
         algorithm,
-        public_jwk: order.public_jwk.clone(),
-        sealed_private_key: order.sealed_private_key.clone(),
-        stage: if order.next { Stage::Next } else { Stage::Active(draft.at) },
+        public_jwk: command.public_jwk.clone(),
+        sealed_private_key: command.sealed_private_key.clone(),
+        stage: if command.next { KeyStage::Next } else { KeyStage::Active(draft.at) },
         created_at: draft.at,
     });
     Ok(done())
 }
 
 /// Makes the next key of its algorithm the active one. Succeeds without a change for a key that is active already.
-pub(crate) fn activate(draft: &mut Draft, order: &pb::ActivateSigningKey) -> Result<Reply, Refusal> {
+pub(crate) fn activate(draft: &mut Draft, command: &pb::ActivateSigningKey) -> Result<Reply, Refusal> {
     let unknown = || Refusal::new(Reason::KeyUnknown, "there is no such key that is to follow");
-    let next = draft.state.keys.get(order.kid.as_str()).cloned().ok_or_else(unknown)?;
+    let next = draft.state.keys.get(command.kid.as_str()).cloned().ok_or_else(unknown)?;
     match next.stage {
-        Stage::Active(_) => return Ok(done()),
-        Stage::Retired { .. } => return Err(unknown()),
-        Stage::Next => {}
+        KeyStage::Active(_) => return Ok(done()),
+        KeyStage::Retired { .. } => return Err(unknown()),
+        KeyStage::Next => {}
     }
     if let Some(active) = draft.state.active_key(next.algorithm).cloned() {
         draft.state.put_key(active.retired_at(draft.at));
     }
-    draft.state.put_key(SigningKey { stage: Stage::Active(draft.at), ..(*next).clone() });
+    draft.state.put_key(SigningKey { stage: KeyStage::Active(draft.at), ..(*next).clone() });
     Ok(done())
 }
 
 /// Removes a key from publication. The active key of an algorithm cannot be removed: without it nothing could be
 /// signed.
-pub(crate) fn retire(draft: &mut Draft, order: &pb::RetireSigningKey) -> Result<Reply, Refusal> {
+pub(crate) fn retire(draft: &mut Draft, command: &pb::RetireSigningKey) -> Result<Reply, Refusal> {
     let unknown = || Refusal::new(Reason::KeyUnknown, "there is no such key");
-    let key = draft.state.keys.get(order.kid.as_str()).cloned().ok_or_else(unknown)?;
+    let key = draft.state.keys.get(command.kid.as_str()).cloned().ok_or_else(unknown)?;
     if key.is_active() {
         return Err(Refusal::new(
             Reason::LastKey,
@@ -151,7 +151,7 @@ impl State {
 
     /// The next key of this algorithm.
     pub fn next_key(&self, algorithm: SigningAlgorithm) -> Option<&Arc<SigningKey>> {
-        self.keys.values().find(|key| key.stage == Stage::Next && key.algorithm == algorithm)
+        self.keys.values().find(|key| key.stage == KeyStage::Next && key.algorithm == algorithm)
     }
 
     /// The key with this id.
@@ -175,9 +175,9 @@ impl Row for SigningKey {
 
     fn to_wire(&self) -> rows::SigningKeyRow {
         let (active_since, retired_at) = match self.stage {
-            Stage::Next => (Stamp(0), Stamp(0)),
-            Stage::Active(since) => (since, Stamp(0)),
-            Stage::Retired { active_since, at } => (active_since, at),
+            KeyStage::Next => (Stamp(0), Stamp(0)),
+            KeyStage::Active(since) => (since, Stamp(0)),
+            KeyStage::Retired { active_since, at } => (active_since, at),
         };
         rows::SigningKeyRow {
             kid: self.kid.to_string(),
@@ -197,9 +197,9 @@ impl Row for SigningKey {
         let active_since =
             Stamp(if wire.active_since_ms == 0 { wire.created_at_ms } else { wire.active_since_ms });
         let stage = match (wire.active, wire.retired_at_ms) {
-            (true, _) => Stage::Active(active_since),
-            (false, 0) => Stage::Next,
-            (false, at) => Stage::Retired { active_since, at: Stamp(at) },
+            (true, _) => KeyStage::Active(active_since),
+            (false, 0) => KeyStage::Next,
+            (false, at) => KeyStage::Retired { active_since, at: Stamp(at) },
         };
         Ok(Self {
             kid: wire.kid.into(),

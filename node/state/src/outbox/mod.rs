@@ -27,12 +27,12 @@ pub struct OutboxItem {
     /// The time since which it waits.
     pub created_at: Stamp,
     /// The effect.
-    pub effect: Effect,
+    pub effect: OutboxEffect,
 }
 
 /// The action to carry out.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub enum OutboxEffect {
     /// Notify the client that the session has ended (OIDC Back-Channel Logout §2.5).
     BackChannelLogout {
         /// The client to notify.
@@ -44,8 +44,8 @@ pub enum Effect {
     },
 }
 
-pub(crate) fn acknowledge(draft: &mut Draft, order: &pb::AcknowledgeOutbox) -> Result<Reply, Refusal> {
-    for sequence in &order.sequence_numbers {
+pub(crate) fn acknowledge(draft: &mut Draft, command: &pb::AcknowledgeOutbox) -> Result<Reply, Refusal> {
+    for sequence in &command.sequence_numbers {
         draft.state.outbox.remove(sequence);
     }
     Ok(done())
@@ -65,7 +65,7 @@ impl Draft {
         }
         let sequence = self.state.meta.next_outbox;
         self.state.meta.next_outbox += 1;
-        let effect = Effect::BackChannelLogout { client: client.clone(), session, user };
+        let effect = OutboxEffect::BackChannelLogout { client: client.clone(), session, user };
         OutboxItem { sequence, created_at: self.at, effect }.put(&mut self.state);
     }
 }
@@ -92,7 +92,7 @@ impl Row for OutboxItem {
     type Wire = rows::OutboxRow;
 
     fn to_wire(&self) -> rows::OutboxRow {
-        let Effect::BackChannelLogout { client, session, user } = &self.effect;
+        let OutboxEffect::BackChannelLogout { client, session, user } = &self.effect;
         let notice = rows::BackChannelLogout {
             client_id: client.to_string(),
             session_id: session.to_vec(),
@@ -107,7 +107,7 @@ impl Row for OutboxItem {
 
     fn from_wire(wire: rows::OutboxRow) -> Result<Self, Refusal> {
         let effect = match wire.effect {
-            Some(rows::outbox_row::Effect::BackChannelLogout(notice)) => Effect::BackChannelLogout {
+            Some(rows::outbox_row::Effect::BackChannelLogout(notice)) => OutboxEffect::BackChannelLogout {
                 client: ClientId::parse(&notice.client_id)?,
                 session: SessionId::parse(&notice.session_id)?,
                 user: UserId::parse(&notice.user_id)?,

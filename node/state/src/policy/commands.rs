@@ -11,15 +11,15 @@ use crate::{
     reply::{Reason, Refusal, Reply, ReplyBody, body, done},
 };
 
-pub(crate) fn set(draft: &mut Draft, order: &pb::SetPolicy) -> Result<Reply, Refusal> {
-    let id = draft.state.existing_application(ApplicationId::parse(&order.application_id)?)?.id;
-    let policy = wire::parse(&draft.state, order.policy.clone().unwrap_or_default())?;
+pub(crate) fn set(draft: &mut Draft, command: &pb::SetPolicy) -> Result<Reply, Refusal> {
+    let id = draft.state.existing_application(ApplicationId::parse(&command.application_id)?)?.id;
+    let policy = wire::parse(&draft.state, command.policy.clone().unwrap_or_default())?;
     let version = Version { version: draft.index, policy: Arc::new(policy), at: draft.at };
     let mut row = row_of(draft, id);
-    if order.candidate {
+    if command.candidate {
         row.candidate = Some(version);
     } else {
-        if !order.force {
+        if !command.force {
             guard::check(&draft.state, id, &version.policy)?;
         }
         row.active = Some(version);
@@ -29,27 +29,27 @@ pub(crate) fn set(draft: &mut Draft, order: &pb::SetPolicy) -> Result<Reply, Ref
 }
 
 /// Removes a policy. Without one, the access rule is in force again.
-pub(crate) fn remove(draft: &mut Draft, order: &pb::RemovePolicy) -> Result<Reply, Refusal> {
-    let id = draft.state.existing_application(ApplicationId::parse(&order.application_id)?)?.id;
+pub(crate) fn remove(draft: &mut Draft, command: &pb::RemovePolicy) -> Result<Reply, Refusal> {
+    let id = draft.state.existing_application(ApplicationId::parse(&command.application_id)?)?.id;
     let mut row = row_of(draft, id);
-    let gone = if order.candidate { row.candidate.take() } else { row.active.take() };
+    let gone = if command.candidate { row.candidate.take() } else { row.active.take() };
     if gone.is_none() {
-        return Err(unknown(if order.candidate { "candidate" } else { "policy" }));
+        return Err(unknown(if command.candidate { "candidate" } else { "policy" }));
     }
     draft.state.put_policy(row);
     Ok(done())
 }
 
 /// Puts the candidate in force, if it is still the version that the operator watched.
-pub(crate) fn promote(draft: &mut Draft, order: &pb::PromoteCandidate) -> Result<Reply, Refusal> {
-    let id = draft.state.existing_application(ApplicationId::parse(&order.application_id)?)?.id;
+pub(crate) fn promote(draft: &mut Draft, command: &pb::PromoteCandidate) -> Result<Reply, Refusal> {
+    let id = draft.state.existing_application(ApplicationId::parse(&command.application_id)?)?.id;
     let mut row = row_of(draft, id);
     let candidate = row.candidate.take().ok_or_else(|| unknown("candidate"))?;
-    if candidate.version != order.version {
-        let why = format!("the candidate is version {} by now, not {}", candidate.version, order.version);
+    if candidate.version != command.version {
+        let why = format!("the candidate is version {} by now, not {}", candidate.version, command.version);
         return Err(Refusal::new(Reason::CandidateChanged, why));
     }
-    if !order.force {
+    if !command.force {
         guard::check(&draft.state, id, &candidate.policy)?;
     }
     // A new index as version: decisions of the former policy must not be accepted for this one.

@@ -21,7 +21,7 @@ pub const ADMINS: &str = "admins";
 
 /// The possible results of a policy for one user, in any circumstances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub struct PossibleOutcomes {
     /// There are circumstances in which the user is admitted.
     pub may_allow: bool,
     /// There are circumstances in which the user is not admitted.
@@ -58,7 +58,7 @@ pub(super) fn check(state: &State, application: ApplicationId, policy: &pb::Poli
     Ok(())
 }
 
-impl Outcome {
+impl PossibleOutcomes {
     const DENY: Self = Self { may_allow: false, may_deny: true };
 
     /// True if the user is admitted in all circumstances.
@@ -68,19 +68,19 @@ impl Outcome {
 }
 
 /// The possible results of the policy for this user.
-pub fn outcome(policy: &pb::Policy, user: &User) -> Outcome {
+pub fn outcome(policy: &pb::Policy, user: &User) -> PossibleOutcomes {
     let judged =
         policy.rows.iter().map(|row| (row.effect() == pb::PolicyEffect::Allow, row_holds(row, user)));
     match policy.mode() {
         pb::PolicyMode::FirstMatch => first_match(judged),
         pb::PolicyMode::Any => together(judged, Holds::Yes),
         pb::PolicyMode::All => together(judged, Holds::No),
-        pb::PolicyMode::Unspecified => Outcome::DENY,
+        pb::PolicyMode::Unspecified => PossibleOutcomes::DENY,
     }
 }
 
-fn first_match(rows: impl Iterator<Item = (bool, Holds)>) -> Outcome {
-    let mut outcome = Outcome { may_allow: false, may_deny: false };
+fn first_match(rows: impl Iterator<Item = (bool, Holds)>) -> PossibleOutcomes {
+    let mut outcome = PossibleOutcomes { may_allow: false, may_deny: false };
     for (allows, holds) in rows.filter(|(_, holds)| *holds != Holds::No) {
         if allows {
             outcome.may_allow = true;
@@ -91,15 +91,15 @@ fn first_match(rows: impl Iterator<Item = (bool, Holds)>) -> Outcome {
             return outcome;
         }
     }
-    Outcome { may_deny: true, ..outcome }
+    PossibleOutcomes { may_deny: true, ..outcome }
 }
 
 /// Combines the rows of `any` and `all`. If one allow row is `decisive`, the other allow rows do not matter.
-fn together(rows: impl Iterator<Item = (bool, Holds)>, decisive: Holds) -> Outcome {
+fn together(rows: impl Iterator<Item = (bool, Holds)>, decisive: Holds) -> PossibleOutcomes {
     let (mut allowed, mut may_veto) = (None, false);
     for (allows, holds) in rows {
         match (allows, holds) {
-            (false, Holds::Yes) => return Outcome::DENY,
+            (false, Holds::Yes) => return PossibleOutcomes::DENY,
             (false, Holds::Perhaps) => may_veto = true,
             (false, Holds::No) => {}
             (true, holds) => {
@@ -112,7 +112,7 @@ fn together(rows: impl Iterator<Item = (bool, Holds)>, decisive: Holds) -> Outco
         }
     }
     let allowed = allowed.unwrap_or(Holds::No);
-    Outcome { may_allow: allowed != Holds::No, may_deny: may_veto || allowed != Holds::Yes }
+    PossibleOutcomes { may_allow: allowed != Holds::No, may_deny: may_veto || allowed != Holds::Yes }
 }
 
 fn row_holds(row: &pb::PolicyRow, user: &User) -> Holds {

@@ -41,13 +41,13 @@ pub struct PushedRequest {
     pub expires_at: Stamp,
 }
 
-pub(crate) fn push(draft: &mut Draft, order: &pb::PushRequest) -> Result<Reply, Refusal> {
-    let id = PushedRequestId::parse(&order.pushed_request_id)?;
-    let client = draft.state.able_client(&ClientId::parse(&order.client_id)?)?;
-    if order.ttl_ms == 0 || order.ttl_ms > MAX_TTL_MS {
+pub(crate) fn push(draft: &mut Draft, command: &pb::PushRequest) -> Result<Reply, Refusal> {
+    let id = PushedRequestId::parse(&command.pushed_request_id)?;
+    let client = draft.state.able_client(&ClientId::parse(&command.client_id)?)?;
+    if command.ttl_ms == 0 || command.ttl_ms > MAX_TTL_MS {
         return Err(Refusal::malformed("ttl_ms of a pushed request is out of bounds"));
     }
-    if order.parameters.len() > MAX_PARAMETERS_BYTES {
+    if command.parameters.len() > MAX_PARAMETERS_BYTES {
         return Err(Refusal::malformed(format!("a pushed request has at most {MAX_PARAMETERS_BYTES} bytes")));
     }
     if draft.state.pushed.contains_key(&id) {
@@ -59,9 +59,9 @@ pub(crate) fn push(draft: &mut Draft, order: &pb::PushRequest) -> Result<Reply, 
     draft.state.put_pushed(PushedRequest {
         id,
         client: client.id.clone(),
-        secret_hash: SecretHash::parse(&order.secret_hash)?,
-        parameters: order.parameters.clone(),
-        expires_at: draft.at.plus_ms(order.ttl_ms),
+        secret_hash: SecretHash::parse(&command.secret_hash)?,
+        parameters: command.parameters.clone(),
+        expires_at: draft.at.plus_ms(command.ttl_ms),
     });
     Ok(body(ReplyBody::Recorded(pb::Recorded { index: draft.index })))
 }

@@ -9,7 +9,7 @@ use crate::{policy::guard::ADMINS, state::State, user::User};
 
 /// One row that changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct RowChange {
     /// The kind of row: `user`, `group`, ….
     pub kind: &'static str,
     /// Display name of the row.
@@ -21,7 +21,7 @@ pub struct Change {
 /// Every difference in operator-made rows between the newest state and the one that replaces it. At most `limit`,
 /// ordered by kind; the second value is their full number.
 #[must_use]
-pub fn changes(newest: &State, next: &State, limit: usize) -> (Vec<Change>, usize) {
+pub fn changes(newest: &State, next: &State, limit: usize) -> (Vec<RowChange>, usize) {
     let mut found = Found { list: Vec::new(), count: 0, limit };
     found.users(newest, next);
     found.rows("group", &newest.groups, &next.groups, |row| row.name.to_string());
@@ -44,7 +44,7 @@ pub fn changes(newest: &State, next: &State, limit: usize) -> (Vec<Change>, usiz
 }
 
 struct Found {
-    list: Vec<Change>,
+    list: Vec<RowChange>,
     count: usize,
     limit: usize,
 }
@@ -53,7 +53,7 @@ impl Found {
     fn push(&mut self, kind: &'static str, name: impl FnOnce() -> String, what: &'static str) {
         self.count += 1;
         if self.list.len() < self.limit {
-            self.list.push(Change { kind, name: name(), what });
+            self.list.push(RowChange { kind, name: name(), what });
         }
     }
 

@@ -3,14 +3,14 @@
 //! changes nothing.
 
 use crate::{
-    apply::{Entry, apply},
+    apply::{IndexedEntry, apply},
     reply::ReplyBody,
     state::State,
 };
 
 /// The result of replaying a journal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Replayed {
+pub struct ReplayCounts {
     /// Entries that revoked or restricted something.
     pub applied: usize,
     /// Entries whose object is not in the restored state.
@@ -20,14 +20,17 @@ pub struct Replayed {
 }
 
 /// The state after those entries (index, bytes) of the journal that it has not applied yet.
-pub fn replay<'a>(state: &State, entries: impl IntoIterator<Item = (u64, &'a [u8])>) -> (State, Replayed) {
+pub fn replay<'a>(
+    state: &State,
+    entries: impl IntoIterator<Item = (u64, &'a [u8])>,
+) -> (State, ReplayCounts) {
     let mut state = state.clone();
-    let mut counts = Replayed::default();
+    let mut counts = ReplayCounts::default();
     for (index, bytes) in entries {
         if index <= state.index() {
             continue;
         }
-        match apply(&state, &Entry { index, bytes }) {
+        match apply(&state, &IndexedEntry { index, bytes }) {
             Ok(applied) => {
                 match applied.reply.body {
                     Some(ReplyBody::Refused(_)) => counts.without_object += 1,

@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use crate::{
     app_password::AppPassword,
-    client::{Client, Requests, TokenPolicy},
+    client::{Client, RequestPolicy, TokenPolicy},
     consent::Consent,
-    key::{SigningKey, Stage},
+    key::{KeyStage, SigningKey},
     level,
     snapshot::Row as _,
     stamp::Stamp,
     state::{Meta, State},
-    upstream::{Identity, Listed, Rule, Upstream},
+    upstream::{AllowList, LinkedIdentity, Rule, Upstream},
     user::{FormerName, User},
 };
 
@@ -24,22 +24,22 @@ use super::staging::Staging;
 
 /// The cluster in which the older state is put in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum RestoreTarget {
     /// A new cluster that is founded with it. Its keys sign nothing more, because it is unknown who has them.
-    Founding,
+    NewCluster,
     /// The running cluster. Its keys stay.
-    Running,
+    Live,
 }
 
 /// Options of a restore.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub struct MergeOptions {
     /// The log index of the result.
     pub index: u64,
     /// The time of the restore.
     pub at: Stamp,
     /// The target of the restore.
-    pub place: Place,
+    pub target: RestoreTarget,
     /// The epoch of the lineage that the restore ends.
     pub former_epoch: Option<u64>,
     /// No member gets this node id or a lower one.
@@ -55,33 +55,33 @@ pub struct Terms {
 
 /// The part of a state that a restore uses; the rest need not be sent.
 #[must_use]
-pub fn essence(older: &State) -> State {
+pub fn restorable_subset(older: &State) -> State {
     State {
         meta: older.meta.clone(),
         tokens: older.tokens.clone(),
         app_passwords: older.app_passwords.clone(),
-        ..what_people_made(older)
+        ..rows_made_by_users(older)
     }
 }
 
 /// The state after `older` has replaced `newest`.
 #[must_use]
-pub fn restored(older: &State, newest: &State, terms: &Terms) -> State {
-    let meta = numbers(older, newest, terms);
-    let mut next = if terms.keep_sessions {
+pub fn restored(older: &State, newest: &State, options: &MergeOptions) -> State {
+    let meta = numbers(older, newest, options);
+    let mut next = if options.keep_sessions {
         without_staging(newest)
     } else {
-        let mut next = State { meta: meta.clone(), ..what_people_made(older) };
+        let mut next = State { meta: meta.clone(), ..rows_made_by_users(older) };
         keep_what_was_spent(&mut next, newest);
-        keep_people_as_restricted(&mut next, newest, terms);
+        keep_people_as_restricted(&mut next, newest, options);
         keep_former_names(&mut next, newest);
-        keep_clients_as_restricted(&mut next, newest, terms);
+        keep_clients_as_restricted(&mut next, newest, options);
         keep_providers_as_restricted(&mut next, newest);
         keep_credentials_in_both(&mut next, older, newest);
         next
     };
     next.meta = meta;
-    keep_keys(&mut next, newest, terms);
+    keep_keys(&mut next, newest, options);
     let log_time = next.meta.clock;
     if older.meta.clock.max(newest.meta.clock) > log_time {
         next.forget_what_came_after(log_time);
@@ -90,14 +90,14 @@ pub fn restored(older: &State, newest: &State, terms: &Terms) -> State {
 }
 
 /// Log time of the result. A running cluster keeps its own: a snapshot whose log time is ahead does not move it.
-fn log_time(older: &State, newest: &State, terms: &Terms) -> Stamp {
-    let keeps_own = terms.place == Place::Running && newest.meta.level >= level::BOUNDED_LOG_TIME;
-    if terms.reset_log_time {
-        terms.at
+fn log_time(older: &State, newest: &State, options: &MergeOptions) -> Stamp {
+    let keeps_own = options.target == RestoreTarget::Live && newest.meta.level >= level::BOUNDED_LOG_TIME;
+    if options.reset_log_time {
+        options.at
     } else if keeps_own {
-        newest.meta.clock.max(terms.at)
+        newest.meta.clock.max(options.at)
     } else {
-        newest.meta.clock.max(older.meta.clock).max(terms.at)
+        newest.meta.clock.max(older.meta.clock).max(options.at)
     }
 }
 
@@ -112,20 +112,20 @@ fn without_staging(newest: &State) -> State {
 /// Most lineage epochs remembered: handles from an older one are unknown.
 const MAX_FORMER_EPOCHS: usize = 64;
 
-fn numbers(older: &State, newest: &State, terms: &Terms) -> Meta {
+fn numbers(older: &State, newest: &State, options: &MergeOptions) -> Meta {
     let mut former_epochs = newest.meta.former_epochs.clone();
-    former_epochs.extend(terms.former_epoch);
+    former_epochs.extend(options.former_epoch);
     let forgotten = former_epochs.len().saturating_sub(MAX_FORMER_EPOCHS);
     former_epochs.drain(..forgotten);
     let epoch = newest.meta.revocation_epoch.max(older.meta.revocation_epoch);
     Meta {
-        index: terms.index,
-        clock: log_time(older, newest, terms),
+        index: options.index,
+        clock: log_time(older, newest, options),
         level: newest.meta.level.max(older.meta.level),
-        revocation_epoch: if terms.keep_sessions { epoch } else { epoch + 1 },
+        revocation_epoch: if options.keep_sessions { epoch } else { epoch + 1 },
         next_outbox: newest.meta.next_outbox.max(older.meta.next_outbox),
         lease_terms: newest.meta.lease_terms,
-        last_node_id: newest.meta.last_node_id.max(older.meta.last_node_id).max(terms.last_node_id),
+        last_node_id: newest.meta.last_node_id.max(older.meta.last_node_id).max(options.last_node_id),
         former_epochs,
         // The pairwise subjects that relying parties know are derived from the keys in there.
         secret: newest.meta.secret.clone().or_else(|| older.meta.secret.clone()),
@@ -133,7 +133,7 @@ fn numbers(older: &State, newest: &State, terms: &Terms) -> Meta {
 }
 
 /// Takes over the maps that operators edit. They are shared, not copied, so a million rows cost nothing here.
-fn what_people_made(older: &State) -> State {
+fn rows_made_by_users(older: &State) -> State {
     let older = older.clone();
     State {
         users: older.users,
@@ -176,10 +176,10 @@ fn keep_what_was_spent(next: &mut State, newest: &State) {
     next.outbox = newest.outbox.clone();
 }
 
-fn keep_people_as_restricted(next: &mut State, newest: &State, terms: &Terms) {
+fn keep_people_as_restricted(next: &mut State, newest: &State, options: &MergeOptions) {
     for (id, user) in next.users.clone() {
         let Some(known) = newest.users.get(&id) else {
-            if !terms.enable_returning && !user.disabled {
+            if !options.enable_returning && !user.disabled {
                 next.users.insert(id, Arc::new(User { disabled: true, ..(*user).clone() }));
             }
             continue;
@@ -210,11 +210,11 @@ fn keep_former_names(next: &mut State, newest: &State) {
     }
 }
 
-fn keep_clients_as_restricted(next: &mut State, newest: &State, terms: &Terms) {
+fn keep_clients_as_restricted(next: &mut State, newest: &State, options: &MergeOptions) {
     for (id, client) in next.clients.clone() {
         let merged = match newest.clients.get(&id) {
             // Its tokens ended when it was deleted.
-            None => Client { disabled: true, own_tokens_since: terms.index, ..(*client).clone() },
+            None => Client { disabled: true, own_tokens_since: options.index, ..(*client).clone() },
             Some(known) => Client {
                 disabled: client.disabled || known.disabled,
                 secret_hash: known.secret_hash,
@@ -228,7 +228,7 @@ fn keep_clients_as_restricted(next: &mut State, newest: &State, terms: &Terms) {
                     certificate_name: known.tokens.certificate_name.clone(),
                     ..client.tokens.clone()
                 },
-                requests: Requests {
+                requests: RequestPolicy {
                     registration_token_hash: known.requests.registration_token_hash,
                     ..client.requests.clone()
                 },
@@ -248,10 +248,10 @@ fn keep_providers_as_restricted(next: &mut State, newest: &State) {
             Some(known) => Upstream {
                 // The provider's endpoints changed since: disable it, because its secret and its subject ids no longer
                 // match.
-                disabled: upstream.disabled || known.disabled || upstream.place != known.place,
+                disabled: upstream.disabled || known.disabled || upstream.location != known.location,
                 sealed_secret: known.sealed_secret.clone(),
                 rule: Rule {
-                    listed: Listed {
+                    listed: AllowList {
                         // A first token that was used since stays used.
                         first: upstream
                             .rule
@@ -301,7 +301,7 @@ fn keep_credentials_in_both(next: &mut State, older: &State, newest: &State) {
         if !same && (known.is_some() || newest.users.contains_key(&identity.user)) {
             next.identities.remove(key);
         } else if let Some(known) = known.filter(|known| known.is_held_out()) {
-            let held = Identity { let_in: known.let_in.clone(), ..(**identity).clone() };
+            let held = LinkedIdentity { let_in: known.let_in.clone(), ..(**identity).clone() };
             next.identities.insert(key.clone(), Arc::new(held));
         }
     }
@@ -319,19 +319,19 @@ fn in_both(then: &Consent, known: &Consent) -> Consent {
     }
 }
 
-fn keep_keys(next: &mut State, newest: &State, terms: &Terms) {
+fn keep_keys(next: &mut State, newest: &State, options: &MergeOptions) {
     next.keys = newest.keys.clone();
-    if terms.place == Place::Running {
+    if options.target == RestoreTarget::Live {
         return;
     }
     for (kid, key) in &newest.keys {
         match key.stage {
-            Stage::Next => drop(next.keys.remove(kid)),
-            Stage::Active(active_since) => {
-                let stage = Stage::Retired { active_since, at: next.meta.clock };
+            KeyStage::Next => drop(next.keys.remove(kid)),
+            KeyStage::Active(active_since) => {
+                let stage = KeyStage::Retired { active_since, at: next.meta.clock };
                 next.put_key(SigningKey { stage, ..(**key).clone() });
             }
-            Stage::Retired { .. } => {}
+            KeyStage::Retired { .. } => {}
         }
     }
 }

@@ -14,9 +14,9 @@ mod journal;
 mod merge;
 pub(crate) mod staging;
 
-pub use changes::{Change, changes};
-pub use journal::{Replayed, replay};
-pub use merge::{Place, Terms, essence, restored};
+pub use changes::{RowChange, changes};
+pub use journal::{ReplayCounts, replay};
+pub use merge::{MergeOptions, RestoreTarget, restorable_subset, restored};
 pub use staging::{MAX_PIECE_BYTES, PieceHash, Staging};
 
 pub(crate) use staging::{abort, begin, commit, stage};

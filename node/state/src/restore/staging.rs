@@ -19,7 +19,7 @@ use crate::{
     text,
 };
 
-use super::merge::{Place, Terms, restored};
+use super::merge::{MergeOptions, RestoreTarget, restored};
 
 /// Longest piece: it fits into one log entry with its envelope.
 pub const MAX_PIECE_BYTES: usize = 56 * 1024;
@@ -74,9 +74,9 @@ impl PieceHash {
     }
 }
 
-pub(crate) fn begin(draft: &mut Draft, order: &pb::BeginRestore) -> Result<Reply, Refusal> {
-    let id = RestoreId::parse(&order.restore_id)?;
-    let source = text::line("source", &order.source, text::MAX_TEXT_BYTES)?;
+pub(crate) fn begin(draft: &mut Draft, command: &pb::BeginRestore) -> Result<Reply, Refusal> {
+    let id = RestoreId::parse(&command.restore_id)?;
+    let source = text::line("source", &command.source, text::MAX_TEXT_BYTES)?;
     if let Some(before) = draft.state.staging.as_ref().map(|staging| staging.id) {
         draft.state.forget_restore(before);
     }
@@ -93,23 +93,23 @@ pub(crate) fn begin(draft: &mut Draft, order: &pb::BeginRestore) -> Result<Reply
     Ok(done())
 }
 
-pub(crate) fn stage(draft: &mut Draft, order: &pb::StageRows) -> Result<Reply, Refusal> {
-    let staging = existing(draft, &order.restore_id)?;
-    if order.sequence != staging.pieces {
-        return Err(unknown(&format!("piece {} came where {} is due", order.sequence, staging.pieces)));
+pub(crate) fn stage(draft: &mut Draft, command: &pb::StageRows) -> Result<Reply, Refusal> {
+    let staging = existing(draft, &command.restore_id)?;
+    if command.sequence != staging.pieces {
+        return Err(unknown(&format!("piece {} came where {} is due", command.sequence, staging.pieces)));
     }
-    if order.rows.len() > MAX_PIECE_BYTES || staging.pieces >= MAX_PIECES {
+    if command.rows.len() > MAX_PIECE_BYTES || staging.pieces >= MAX_PIECES {
         return Err(Refusal::malformed("a piece is too long, or there are too many"));
     }
-    let next = staging.with(order.table, &order.rows).map_err(|e| Refusal::malformed(e.to_string()))?;
+    let next = staging.with(command.table, &command.rows).map_err(|e| Refusal::malformed(e.to_string()))?;
     draft.state.staging = Some(Arc::new(next));
     Ok(done())
 }
 
-pub(crate) fn commit(draft: &mut Draft, order: &pb::CommitRestore) -> Result<Reply, Refusal> {
-    let staging = existing(draft, &order.restore_id)?;
+pub(crate) fn commit(draft: &mut Draft, command: &pb::CommitRestore) -> Result<Reply, Refusal> {
+    let staging = existing(draft, &command.restore_id)?;
     let whole =
-        order.pieces == staging.pieces && order.hash == staging.hash.0 && staging.begun_row.is_empty();
+        command.pieces == staging.pieces && command.hash == staging.hash.0 && staging.begun_row.is_empty();
     if !whole {
         return Err(unknown("not all of it has arrived as it was sent; start again"));
     }
@@ -118,23 +118,23 @@ pub(crate) fn commit(draft: &mut Draft, order: &pb::CommitRestore) -> Result<Rep
             "the snapshot is of a higher feature level; upgrade the cluster first",
         ));
     }
-    let terms = Terms {
+    let options = MergeOptions {
         index: draft.index,
         at: draft.at,
-        place: Place::Running,
+        target: RestoreTarget::Live,
         former_epoch: None,
         last_node_id: 0,
         keep_sessions: false,
-        enable_returning: order.enable_returning,
+        enable_returning: command.enable_returning,
         reset_log_time: false,
     };
-    draft.state = restored(&staging.state, &draft.state, &terms);
+    draft.state = restored(&staging.state, &draft.state, &options);
     Ok(done())
 }
 
 /// Aborts a restore. Succeeds too if there is no such restore: it may have been aborted before.
-pub(crate) fn abort(draft: &mut Draft, order: &pb::AbortRestore) -> Result<Reply, Refusal> {
-    draft.state.forget_restore(RestoreId::parse(&order.restore_id)?);
+pub(crate) fn abort(draft: &mut Draft, command: &pb::AbortRestore) -> Result<Reply, Refusal> {
+    draft.state.forget_restore(RestoreId::parse(&command.restore_id)?);
     Ok(done())
 }
 

@@ -10,7 +10,7 @@ use conclave_proto::command::v1::{self as pb, sign_in_again::SignIn};
 
 use super::{
     Session,
-    start::{self, Proved},
+    start::{self, Authentication},
 };
 use crate::{
     draft::Draft,
@@ -22,23 +22,23 @@ use crate::{
 
 /// The session whose cookie a browser presented.
 #[derive(Clone, Copy)]
-pub(crate) struct Shown {
+pub(crate) struct PresentedSession {
     session: SessionId,
     secret_hash: SecretHash,
 }
 
-pub(crate) fn sign_in_again(draft: &mut Draft, order: &pb::SignInAgain) -> Result<Reply, Refusal> {
-    let shown = Shown {
-        session: SessionId::parse(&order.shown_session_id)?,
-        secret_hash: SecretHash::parse(&order.shown_secret_hash)?,
+pub(crate) fn sign_in_again(draft: &mut Draft, command: &pb::SignInAgain) -> Result<Reply, Refusal> {
+    let shown = PresentedSession {
+        session: SessionId::parse(&command.shown_session_id)?,
+        secret_hash: SecretHash::parse(&command.shown_secret_hash)?,
     };
-    match &order.sign_in {
-        Some(SignIn::Start(order)) => start::start_shown(draft, order, Some(shown)),
-        Some(SignIn::Upstream(order)) => upstream::arrive(draft, order, Some(shown), false),
-        Some(SignIn::ByHandle(order)) => {
-            let order =
-                order.sign_in.as_ref().ok_or_else(|| Refusal::malformed("there is no sign-in in it"))?;
-            upstream::arrive(draft, order, Some(shown), true)
+    match &command.sign_in {
+        Some(SignIn::Start(command)) => start::start_shown(draft, command, Some(shown)),
+        Some(SignIn::Upstream(command)) => upstream::arrive(draft, command, Some(shown), false),
+        Some(SignIn::ByHandle(command)) => {
+            let command =
+                command.sign_in.as_ref().ok_or_else(|| Refusal::malformed("there is no sign-in in it"))?;
+            upstream::arrive(draft, command, Some(shown), true)
         }
         None => Err(Refusal::malformed("there is no sign-in in it")),
     }
@@ -46,7 +46,7 @@ pub(crate) fn sign_in_again(draft: &mut Draft, order: &pb::SignInAgain) -> Resul
 
 impl Draft {
     /// The live session that the browser proved to hold, by its present secret or by the former one.
-    pub(super) fn proven(&self, shown: Shown) -> Option<Arc<Session>> {
+    pub(super) fn proven(&self, shown: PresentedSession) -> Option<Arc<Session>> {
         let (session, _) = self.state.live_session(shown.session, self.at)?;
         let former = session.former_secret_hash.is_some_and(|hash| hash.matches(&shown.secret_hash));
         (former || session.secret_hash.matches(&shown.secret_hash)).then(|| Arc::clone(session))
@@ -56,20 +56,20 @@ impl Draft {
     pub(super) fn strengthen(
         &mut self,
         session: &Session,
-        order: &pb::StartSession,
-        proved: Proved,
+        command: &pb::StartSession,
+        proved: Authentication,
     ) -> Result<(), Refusal> {
         let mut renewed = Session {
-            secret_hash: SecretHash::parse(&order.secret_hash)?,
+            secret_hash: SecretHash::parse(&command.secret_hash)?,
             former_secret_hash: Some(session.secret_hash),
-            expires_at: self.at.plus_ms(order.ttl_ms),
-            user_agent: start::shortened(&order.user_agent),
-            address: text::line("address", &order.address, text::MAX_TEXT_BYTES)?,
+            expires_at: self.at.plus_ms(command.ttl_ms),
+            user_agent: start::shortened(&command.user_agent),
+            address: text::line("address", &command.address, text::MAX_TEXT_BYTES)?,
             ..session.clone()
         };
         // A provider may assert an authentication that is older than the session's own: that one adds nothing.
         if proved.at >= session.auth_time {
-            renewed.amr.clone_from(&order.amr);
+            renewed.amr.clone_from(&command.amr);
             renewed.auth_time = proved.at;
             renewed.upstream = proved.upstream;
         }

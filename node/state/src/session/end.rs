@@ -16,14 +16,14 @@ use crate::{
 };
 
 /// Ends a session. A session that has already ended gets the same reply, because logout is idempotent.
-pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeSession) -> Result<Reply, Refusal> {
-    draft.end_session(SessionId::parse(&order.session_id)?);
+pub(crate) fn revoke(draft: &mut Draft, command: &pb::RevokeSession) -> Result<Reply, Refusal> {
+    draft.end_session(SessionId::parse(&command.session_id)?);
     Ok(done())
 }
 
-pub(crate) fn revoke_of_user(draft: &mut Draft, order: &pb::RevokeUserSessions) -> Result<Reply, Refusal> {
-    let user = draft.state.existing_user(UserId::parse(&order.user_id)?)?;
-    let except = match order.except_session_id.as_slice() {
+pub(crate) fn revoke_of_user(draft: &mut Draft, command: &pb::RevokeUserSessions) -> Result<Reply, Refusal> {
+    let user = draft.state.existing_user(UserId::parse(&command.user_id)?)?;
+    let except = match command.except_session_id.as_slice() {
         [] => None,
         bytes => Some(SessionId::parse(bytes)?),
     };
@@ -34,9 +34,9 @@ pub(crate) fn revoke_of_user(draft: &mut Draft, order: &pb::RevokeUserSessions) 
 /// Ends everything that an attacker with a user's devices could still use, app passwords included.
 pub(crate) fn revoke_access_of_user(
     draft: &mut Draft,
-    order: &pb::RevokeUserAccess,
+    command: &pb::RevokeUserAccess,
 ) -> Result<Reply, Refusal> {
-    let user = draft.state.existing_user(UserId::parse(&order.user_id)?)?.id;
+    let user = draft.state.existing_user(UserId::parse(&command.user_id)?)?.id;
     draft.end_everything_of(user, None);
     draft.state.take_app_passwords_of(user);
     Ok(done())
@@ -54,14 +54,14 @@ impl Draft {
             .take_while(|(s, _)| *s == id)
             .map(|(_, grant)| *grant)
             .collect();
-        let mut told = imbl::OrdSet::new();
+        let mut notified = imbl::OrdSet::new();
         for client in &session.clients {
-            told.insert(client.clone());
+            notified.insert(client.clone());
             self.announce_logout(client, id, session.user);
         }
         for grant in grants {
             let Some(row) = self.state.grants.get(&grant).cloned() else { continue };
-            if told.insert(row.client.clone()).is_none() {
+            if notified.insert(row.client.clone()).is_none() {
                 self.announce_logout(&row.client, id, session.user);
             }
             if !row.scopes.iter().any(|scope| scope == OFFLINE_ACCESS) {

@@ -4,7 +4,7 @@
 //! disabled. Code that decides on a session calls [`State::live_session`]; there is no other way to obtain one.
 
 mod again;
-mod arm;
+mod app_session;
 mod end;
 mod start;
 mod wire;
@@ -12,10 +12,10 @@ mod wire;
 use std::sync::Arc;
 
 pub(crate) use {
-    again::{Shown, sign_in_again},
-    arm::open_arm,
+    again::{PresentedSession, sign_in_again},
+    app_session::open_app_session,
     end::{revoke, revoke_access_of_user, revoke_of_user},
-    start::{Proved, open, start},
+    start::{Authentication, open, start},
 };
 
 use crate::{
@@ -161,17 +161,17 @@ impl State {
         self.sessions_by_user.remove(&(session.user, id));
         self.forget_expiry(session.expires_at, Expiring::Session(id));
         let from = (id, AppSessionId::new([0; 16]));
-        let arms: Vec<_> =
-            self.arms_by_session.range(from..).take_while(|(s, _)| *s == id).copied().collect();
-        for arm in arms {
-            self.arms_by_session.remove(&arm);
-            self.app_sessions.remove(&arm.1);
+        let app_sessions: Vec<_> =
+            self.app_sessions_by_session.range(from..).take_while(|(s, _)| *s == id).copied().collect();
+        for app_session in app_sessions {
+            self.app_sessions_by_session.remove(&app_session);
+            self.app_sessions.remove(&app_session.1);
         }
         Some(session)
     }
 
-    pub(crate) fn put_arm(&mut self, arm: AppSession) {
-        self.arms_by_session.insert((arm.session, arm.id));
-        self.app_sessions.insert(arm.id, Arc::new(arm));
+    pub(crate) fn put_app_session(&mut self, app_session: AppSession) {
+        self.app_sessions_by_session.insert((app_session.session, app_session.id));
+        self.app_sessions.insert(app_session.id, Arc::new(app_session));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use conclave_proto::command::v1 as pb;
 
-use super::{Session, again::Shown};
+use super::{Session, again::PresentedSession};
 use crate::{
     draft::Draft,
     event::Event,
@@ -24,22 +24,22 @@ const MAX_SESSIONS_OF_USER: usize = 1_000;
 /// Most authentication methods of one session.
 const MAX_AMR: usize = 8;
 
-pub(crate) fn start(draft: &mut Draft, order: &pb::StartSession) -> Result<Reply, Refusal> {
-    start_shown(draft, order, None)
+pub(crate) fn start(draft: &mut Draft, command: &pb::StartSession) -> Result<Reply, Refusal> {
+    start_shown(draft, command, None)
 }
 
 /// Starts a session like `start`, in a browser that presented a session's cookie.
 pub(crate) fn start_shown(
     draft: &mut Draft,
-    order: &pb::StartSession,
-    shown: Option<Shown>,
+    command: &pb::StartSession,
+    shown: Option<PresentedSession>,
 ) -> Result<Reply, Refusal> {
-    SessionId::parse(&order.session_id)?;
-    draft.spend_ticket(TicketId::parse(&order.ticket_id)?, Stamp(order.ticket_expires_at_ms))?;
-    let user = draft.state.able_user(UserId::parse(&order.user_id)?)?;
-    credential_still_stands(draft, user.id, order.credential_version)?;
-    clear_counts(draft, user.id, &order.cleared_count_ids)?;
-    open(draft, order, shown, Proved { user: user.id, upstream: "".into(), at: draft.at })
+    SessionId::parse(&command.session_id)?;
+    draft.spend_ticket(TicketId::parse(&command.ticket_id)?, Stamp(command.ticket_expires_at_ms))?;
+    let user = draft.state.able_user(UserId::parse(&command.user_id)?)?;
+    credential_still_stands(draft, user.id, command.credential_version)?;
+    clear_counts(draft, user.id, &command.cleared_count_ids)?;
+    open(draft, command, shown, Authentication { user: user.id, upstream: "".into(), at: draft.at })
 }
 
 /// Most counts that one sign-in clears: an attempt is counted in two counters.
@@ -60,7 +60,7 @@ fn clear_counts(draft: &mut Draft, user: UserId, counts: &[Vec<u8>]) -> Result<(
 }
 
 /// The result of an authentication: user, provider and time.
-pub(crate) struct Proved {
+pub(crate) struct Authentication {
     pub(crate) user: UserId,
     /// The provider; empty = here.
     pub(crate) upstream: Arc<str>,
@@ -71,30 +71,30 @@ pub(crate) struct Proved {
 /// the code that the sign-in was for.
 pub(crate) fn open(
     draft: &mut Draft,
-    order: &pb::StartSession,
-    shown: Option<Shown>,
-    proved: Proved,
+    command: &pb::StartSession,
+    shown: Option<PresentedSession>,
+    proved: Authentication,
 ) -> Result<Reply, Refusal> {
-    let id = SessionId::parse(&order.session_id)?;
+    let id = SessionId::parse(&command.session_id)?;
     if draft.state.sessions.contains_key(&id) {
         return Err(Refusal::new(Reason::AlreadyExists, "the session exists"));
     }
-    if order.ttl_ms == 0 || order.ttl_ms > MAX_TTL_MS || order.amr.len() > MAX_AMR {
+    if command.ttl_ms == 0 || command.ttl_ms > MAX_TTL_MS || command.amr.len() > MAX_AMR {
         return Err(Refusal::malformed("ttl_ms or amr is out of bounds"));
     }
     let own = shown.and_then(|shown| draft.proven(shown));
     let id = match own {
         Some(session) if session.user == proved.user => {
-            draft.strengthen(&session, order, proved)?;
+            draft.strengthen(&session, command, proved)?;
             session.id
         }
         other => {
             other.into_iter().for_each(|session| draft.end_session(session.id));
-            open_new(draft, order, id, proved)?;
+            open_new(draft, command, id, proved)?;
             id
         }
     };
-    let grant_id = match &order.code {
+    let grant_id = match &command.code {
         Some(code) => grant::open(draft, code, id)?.to_vec(),
         None => Vec::new(),
     };
@@ -107,25 +107,25 @@ pub(crate) fn open(
 
 fn open_new(
     draft: &mut Draft,
-    order: &pb::StartSession,
+    command: &pb::StartSession,
     id: SessionId,
-    proved: Proved,
+    proved: Authentication,
 ) -> Result<(), Refusal> {
     let user = proved.user;
-    if !order.replaces_session_id.is_empty() {
-        draft.end_session(SessionId::parse(&order.replaces_session_id)?);
+    if !command.replaces_session_id.is_empty() {
+        draft.end_session(SessionId::parse(&command.replaces_session_id)?);
     }
     make_room(draft, user);
     draft.state.put_session(Session {
         id,
         user,
-        secret_hash: SecretHash::parse(&order.secret_hash)?,
-        amr: order.amr.clone(),
+        secret_hash: SecretHash::parse(&command.secret_hash)?,
+        amr: command.amr.clone(),
         auth_time: proved.at,
-        expires_at: draft.at.plus_ms(order.ttl_ms),
+        expires_at: draft.at.plus_ms(command.ttl_ms),
         epoch: draft.state.meta.revocation_epoch,
-        user_agent: shortened(&order.user_agent),
-        address: text::line("address", &order.address, text::MAX_TEXT_BYTES)?,
+        user_agent: shortened(&command.user_agent),
+        address: text::line("address", &command.address, text::MAX_TEXT_BYTES)?,
         clients: Vec::new(),
         upstream: proved.upstream,
         former_secret_hash: None,

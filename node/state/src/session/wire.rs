@@ -81,6 +81,6 @@ impl Row for AppSession {
     }
 
     fn put(self, state: &mut State) {
-        state.put_arm(self);
+        state.put_app_session(self);
     }
 }

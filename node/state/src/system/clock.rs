@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use conclave_proto::command::v1 as pb;
 
-use super::{Remembered, SpentTicket, lease::ChangedTerms, ticket::MAX_TICKET_LIFE_MS};
+use super::{RememberedReply, SpentTicket, lease::ChangedTerms, ticket::MAX_TICKET_LIFE_MS};
 use crate::{
     draft::Draft,
     event::Event,
     ids::{GrantId, SessionId},
-    key::{SigningKey, Stage},
+    key::{KeyStage, SigningKey},
     level,
     outbox::OutboxItem,
     reply::{Reason, Refusal, Reply, ReplyBody, body},
@@ -165,7 +165,7 @@ impl State {
             hosts: _,
             sessions_by_user: _,
             app_passwords_by_user: _,
-            arms_by_session: _,
+            app_sessions_by_session: _,
             grants_by_session: _,
             grants_by_user: _,
             grants_by_client: _,
@@ -197,7 +197,7 @@ impl State {
         throttles.keys().for_each(|user| self.take_throttle(*user));
         for remembered in requests.values().filter(|row| row.at > to) {
             self.request_order.remove(&(remembered.at, remembered.request));
-            Remembered { at: to, ..(**remembered).clone() }.put(self);
+            RememberedReply { at: to, ..(**remembered).clone() }.put(self);
         }
         for item in outbox.values().filter(|item| item.created_at > to) {
             self.outbox.insert(item.sequence, Arc::new(OutboxItem { created_at: to, ..(**item).clone() }));
@@ -229,10 +229,10 @@ impl State {
 
 fn key_before(key: &SigningKey, to: Stamp) -> SigningKey {
     let stage = match key.stage {
-        Stage::Next => Stage::Next,
-        Stage::Active(since) => Stage::Active(since.min(to)),
-        Stage::Retired { active_since, at } => {
-            Stage::Retired { active_since: active_since.min(to), at: at.min(to) }
+        KeyStage::Next => KeyStage::Next,
+        KeyStage::Active(since) => KeyStage::Active(since.min(to)),
+        KeyStage::Retired { active_since, at } => {
+            KeyStage::Retired { active_since: active_since.min(to), at: at.min(to) }
         }
     };
     SigningKey { stage, created_at: key.created_at.min(to), ..key.clone() }

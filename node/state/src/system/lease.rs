@@ -68,8 +68,8 @@ impl State {
     }
 }
 
-pub(crate) fn set_lease_terms(draft: &mut Draft, order: &pb::SetLeaseTerms) -> Result<Reply, Refusal> {
-    let terms = LeaseTerms { length_ms: order.length_ms, margin_permille: order.margin_permille };
+pub(crate) fn set_lease_terms(draft: &mut Draft, command: &pb::SetLeaseTerms) -> Result<Reply, Refusal> {
+    let terms = LeaseTerms { length_ms: command.length_ms, margin_permille: command.margin_permille };
     if !LENGTH_MS.contains(&terms.length_ms) || !MARGIN_PERMILLE.contains(&terms.margin_permille) {
         return Err(Refusal::malformed(format!(
             "a lease lasts {} to {} ms, with a margin of {} to {} thousandths",

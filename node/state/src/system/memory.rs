@@ -23,7 +23,7 @@ const DROPPED_AT_ONCE: usize = 2;
 
 /// A reply kept for retries.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Remembered {
+pub struct RememberedReply {
     /// The request's id.
     pub request: RequestId,
     /// The time of the reply.
@@ -46,7 +46,7 @@ impl State {
         if let Some(before) = self.requests.get(&request) {
             self.request_order.remove(&(before.at, request));
         }
-        Remembered { request, at, reply }.put(self);
+        RememberedReply { request, at, reply }.put(self);
     }
 
     fn forget_oldest(&mut self, now: Stamp) {
@@ -58,7 +58,7 @@ impl State {
     }
 }
 
-impl Row for Remembered {
+impl Row for RememberedReply {
     const TABLE: u32 = 15;
     type Wire = rows::RememberedRow;
 

@@ -13,7 +13,7 @@ use conclave_proto::command::v1 as pb;
 
 pub use {
     lease::{ChangedTerms, LeaseTerms},
-    memory::Remembered,
+    memory::RememberedReply,
     ticket::SpentTicket,
 };
 
@@ -27,8 +27,8 @@ use crate::{
 };
 
 /// Raises the feature level. It never falls: an entry that was written at a level is always read at it.
-pub(crate) fn raise_level(draft: &mut Draft, order: &pb::RaiseLevel) -> Result<Reply, Refusal> {
-    draft.state.meta.level = draft.state.meta.level.max(order.level);
+pub(crate) fn raise_level(draft: &mut Draft, command: &pb::RaiseLevel) -> Result<Reply, Refusal> {
+    draft.state.meta.level = draft.state.meta.level.max(command.level);
     Ok(done())
 }
 

@@ -11,9 +11,9 @@ use crate::{
 /// The highest id. Beyond it something is wrong: a cluster has at most nine voters, and operators replace them by hand.
 const HIGHEST: u64 = 1_000_000;
 
-pub(crate) fn reserve_node_id(draft: &mut Draft, order: &pb::ReserveNodeId) -> Result<Reply, Refusal> {
+pub(crate) fn reserve_node_id(draft: &mut Draft, command: &pb::ReserveNodeId) -> Result<Reply, Refusal> {
     let meta = &mut draft.state.meta;
-    let floor = meta.last_node_id.max(order.above);
+    let floor = meta.last_node_id.max(command.above);
     if floor >= HIGHEST {
         return Err(Refusal::malformed("there are no such node numbers"));
     }

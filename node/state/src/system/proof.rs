@@ -28,8 +28,8 @@ const MAX_OF_COMMAND: usize = 4;
 const SWEPT_WITH_EACH: u32 = 2;
 
 /// Spends proofs when the request writes nothing else.
-pub(crate) fn spend_proofs(draft: &mut Draft, order: &pb::SpendProofs) -> Result<Reply, Refusal> {
-    draft.use_up(&order.proofs)?;
+pub(crate) fn spend_proofs(draft: &mut Draft, command: &pb::SpendProofs) -> Result<Reply, Refusal> {
+    draft.use_up(&command.proofs)?;
     Ok(done())
 }
 

@@ -11,8 +11,8 @@ use crate::{
 /// Most rows of one sweep: applying it must stay far below a heartbeat.
 const MAX_ROWS: u32 = 1_000;
 
-pub(crate) fn sweep(draft: &mut Draft, order: &pb::Sweep) -> Result<Reply, Refusal> {
-    let removed = sweep_rows(draft, order.limit.min(MAX_ROWS));
+pub(crate) fn sweep(draft: &mut Draft, command: &pb::Sweep) -> Result<Reply, Refusal> {
+    let removed = sweep_rows(draft, command.limit.min(MAX_ROWS));
     Ok(body(ReplyBody::Swept(pb::Swept { removed })))
 }
 

@@ -32,17 +32,17 @@ pub struct Throttle {
     pub window_ends_at: Stamp,
 }
 
-pub(crate) fn reserve(draft: &mut Draft, order: &pb::ReserveAttempt) -> Result<Reply, Refusal> {
+pub(crate) fn reserve(draft: &mut Draft, command: &pb::ReserveAttempt) -> Result<Reply, Refusal> {
     // An account that does not exist is counted like one that does: a response must not tell them apart.
-    let user = UserId::parse(&order.user_id)?;
-    if order.window_ms == 0 || order.window_ms > MAX_WINDOW_MS || order.limit == 0 {
+    let user = UserId::parse(&command.user_id)?;
+    if command.window_ms == 0 || command.window_ms > MAX_WINDOW_MS || command.limit == 0 {
         return Err(Refusal::malformed("the throttle's window or limit is out of bounds"));
     }
-    let fresh = Throttle { user, attempts: 0, window_ends_at: draft.at.plus_ms(order.window_ms) };
+    let fresh = Throttle { user, attempts: 0, window_ends_at: draft.at.plus_ms(command.window_ms) };
     let current =
         draft.state.throttles.get(&user).copied().filter(|t| !t.window_ends_at.is_over_at(draft.at));
     let mut throttle = current.unwrap_or(fresh);
-    if throttle.attempts >= order.limit {
+    if throttle.attempts >= command.limit {
         draft.report(Event::AttemptsExhausted { user });
         let refusal = Refusal::new(Reason::AttemptsExhausted, "too many attempts at this account");
         return Err(refusal.until(throttle.window_ends_at));
@@ -52,7 +52,7 @@ pub(crate) fn reserve(draft: &mut Draft, order: &pb::ReserveAttempt) -> Result<R
         draft.state.make_room_for_throttle();
     }
     draft.state.put_throttle(throttle);
-    Ok(body(ReplyBody::AttemptReserved(pb::AttemptReserved { remaining: order.limit - throttle.attempts })))
+    Ok(body(ReplyBody::AttemptReserved(pb::AttemptReserved { remaining: command.limit - throttle.attempts })))
 }
 
 impl State {

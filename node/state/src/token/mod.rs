@@ -35,27 +35,27 @@ pub struct ApiToken {
     pub created_at: Stamp,
 }
 
-pub(crate) fn create(draft: &mut Draft, order: &pb::CreateApiToken) -> Result<Reply, Refusal> {
-    let id = TokenId::parse(&order.token_id)?;
+pub(crate) fn create(draft: &mut Draft, command: &pb::CreateApiToken) -> Result<Reply, Refusal> {
+    let id = TokenId::parse(&command.token_id)?;
     if draft.state.tokens.contains_key(&id) {
         return Err(Refusal::new(Reason::AlreadyExists, "the token exists"));
     }
-    if order.role() == ApiRole::Unspecified || draft.state.tokens.len() >= MAX_TOKENS {
+    if command.role() == ApiRole::Unspecified || draft.state.tokens.len() >= MAX_TOKENS {
         return Err(Refusal::malformed("role is missing, or there are too many tokens"));
     }
     draft.state.put_token(ApiToken {
         id,
-        name: text::required("name", &order.name, text::MAX_TEXT_BYTES)?,
-        secret_hash: SecretHash::parse(&order.secret_hash)?,
-        role: order.role(),
-        expires_at: (order.ttl_ms != 0).then(|| draft.at.plus_ms(order.ttl_ms)),
+        name: text::required("name", &command.name, text::MAX_TEXT_BYTES)?,
+        secret_hash: SecretHash::parse(&command.secret_hash)?,
+        role: command.role(),
+        expires_at: (command.ttl_ms != 0).then(|| draft.at.plus_ms(command.ttl_ms)),
         created_at: draft.at,
     });
     Ok(body(ReplyBody::ApiTokenCreated(pb::ApiTokenCreated { index: draft.index })))
 }
 
-pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeApiToken) -> Result<Reply, Refusal> {
-    let id = TokenId::parse(&order.token_id)?;
+pub(crate) fn revoke(draft: &mut Draft, command: &pb::RevokeApiToken) -> Result<Reply, Refusal> {
+    let id = TokenId::parse(&command.token_id)?;
     match draft.state.take_token(id) {
         Some(_) => Ok(done()),
         None => Err(Refusal::new(Reason::TokenUnknown, format!("there is no token {id}"))),

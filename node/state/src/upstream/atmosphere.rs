@@ -33,7 +33,7 @@ pub enum Who {
 
 /// The additional admission rules of an Atmosphere provider.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listed {
+pub struct AllowList {
     /// The users who may sign in.
     pub who: OrdSet<Who>,
     /// Additional groups for new users.
@@ -80,7 +80,7 @@ impl std::fmt::Display for Who {
     }
 }
 
-impl Listed {
+impl AllowList {
     /// True if this user is listed.
     pub fn admits(&self, did: &str, handle: &str) -> bool {
         self.who.iter().any(|who| who.is(did, handle))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use conclave_proto::command::v1 as pb;
 
-use super::{Place, Upstream, wire};
+use super::{ProviderLocation, Upstream, wire};
 use crate::{
     draft::Draft,
     ids::{SessionId, UserId},
@@ -15,9 +15,9 @@ use crate::{
 /// Most providers: each is a button on the login page.
 const MAX_UPSTREAMS: usize = 32;
 
-pub(crate) fn create(draft: &mut Draft, order: &pb::CreateUpstream) -> Result<Reply, Refusal> {
-    let order = order.upstream.clone().unwrap_or_default();
-    let upstream = wire::parse(order, draft.at)?;
+pub(crate) fn create(draft: &mut Draft, command: &pb::CreateUpstream) -> Result<Reply, Refusal> {
+    let command = command.upstream.clone().unwrap_or_default();
+    let upstream = wire::parse(command, draft.at)?;
     if draft.state.upstreams.contains_key(&upstream.name) {
         let why = format!("the upstream {} exists", upstream.name);
         return Err(Refusal::new(Reason::UpstreamNameTaken, why));
@@ -33,34 +33,34 @@ pub(crate) fn create(draft: &mut Draft, order: &pb::CreateUpstream) -> Result<Re
 }
 
 /// Changes a provider. Disabling it ends the sessions that it opened: their users must sign in another way.
-pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateUpstream) -> Result<Reply, Refusal> {
-    let mut upstream = (*draft.state.existing_upstream(&order.name)?).clone();
-    if let Some(name) = &order.display_name {
+pub(crate) fn update(draft: &mut Draft, command: &pb::UpdateUpstream) -> Result<Reply, Refusal> {
+    let mut upstream = (*draft.state.existing_upstream(&command.name)?).clone();
+    if let Some(name) = &command.display_name {
         upstream.display_name = text::required("display_name", name, text::MAX_TEXT_BYTES)?;
     }
-    if let Some(client_id) = &order.client_id {
-        upstream.client_id = wire::parse_client_id(client_id, &upstream.place)?;
+    if let Some(client_id) = &command.client_id {
+        upstream.client_id = wire::parse_client_id(client_id, &upstream.location)?;
     }
-    if let Some(secret) = &order.sealed_secret {
+    if let Some(secret) = &command.sealed_secret {
         upstream.sealed_secret = wire::parse_secret(secret)?;
     }
-    if let Some(scopes) = &order.scopes {
+    if let Some(scopes) = &command.scopes {
         upstream.scopes = wire::parse_scopes(&scopes.scopes)?;
     }
-    if let Some(claims) = &order.claims {
-        let claims = wire::parse_claims(claims.clone(), &upstream.place)?;
+    if let Some(claims) = &command.claims {
+        let claims = wire::parse_claims(claims.clone(), &upstream.location)?;
         if claims.subject != upstream.claims.subject {
             return Err(Refusal::malformed("the claim of the subject cannot change; add another upstream"));
         }
         upstream.claims = claims;
     }
-    if let Some(rule) = &order.rule {
-        upstream.rule = wire::parse_rule(rule, &upstream.place)?;
+    if let Some(rule) = &command.rule {
+        upstream.rule = wire::parse_rule(rule, &upstream.location)?;
         for group in upstream.rule.all_groups() {
             draft.state.existing_group(group)?;
         }
     }
-    if let Some(disabled) = order.disabled {
+    if let Some(disabled) = command.disabled {
         upstream.disabled = disabled;
     }
     let (name, ends) = (upstream.name.clone(), upstream.disabled);
@@ -73,8 +73,8 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateUpstream) -> Result<Re
 
 /// Deletes a provider with its identities. Subjects mean nothing without their provider: a provider that is added later
 /// under the same name knows no user.
-pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteUpstream) -> Result<Reply, Refusal> {
-    let upstream = draft.state.existing_upstream(&order.name)?;
+pub(crate) fn delete(draft: &mut Draft, command: &pb::DeleteUpstream) -> Result<Reply, Refusal> {
+    let upstream = draft.state.existing_upstream(&command.name)?;
     draft.end_sessions_by(&upstream.name);
     draft.state.forget_identities_at(&upstream.name);
     draft.state.take_invitations_at(&upstream.name);
@@ -97,7 +97,7 @@ impl Draft {
     }
 }
 
-impl Place {
+impl ProviderLocation {
     pub(super) const fn is_discovered(&self) -> bool {
         matches!(self, Self::Issuer(_))
     }
@@ -106,6 +106,6 @@ impl Place {
 impl Upstream {
     /// True if an ID token identifies the user (OIDC); otherwise userinfo does.
     pub const fn is_openid(&self) -> bool {
-        self.place.is_discovered()
+        self.location.is_discovered()
     }
 }

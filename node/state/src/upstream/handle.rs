@@ -9,7 +9,7 @@ use conclave_proto::{
     state::v1 as rows,
 };
 
-use super::{Identity, Upstream, atmosphere::parse_handle};
+use super::{LinkedIdentity, Upstream, atmosphere::parse_handle};
 use crate::{
     draft::Draft,
     reply::{Reason, Refusal, Reply, done},
@@ -51,7 +51,7 @@ impl LetIn {
     }
 }
 
-impl Identity {
+impl LinkedIdentity {
     /// The doubt about the handle by which the user was admitted.
     pub fn doubt(&self) -> Option<Doubt> {
         self.let_in.as_ref().and_then(|by| by.doubt)
@@ -93,9 +93,9 @@ impl Identity {
     }
 }
 
-pub(crate) fn check(draft: &mut Draft, order: &pb::CheckHandle) -> Result<Reply, Refusal> {
-    let upstream = draft.state.existing_upstream(&order.upstream)?;
-    let known = draft.state.identity(&upstream.name, &order.subject).cloned();
+pub(crate) fn check(draft: &mut Draft, command: &pb::CheckHandle) -> Result<Reply, Refusal> {
+    let upstream = draft.state.existing_upstream(&command.upstream)?;
+    let known = draft.state.identity(&upstream.name, &command.subject).cloned();
     let by = known.as_ref().and_then(|known| known.let_in.clone());
     let (Some(known), Some(by)) = (known, by) else {
         return Err(Refusal::new(
@@ -103,15 +103,15 @@ pub(crate) fn check(draft: &mut Draft, order: &pb::CheckHandle) -> Result<Reply,
             "nobody was let in by a handle with this identity",
         ));
     };
-    let handle = parse_handle(&order.handle)?;
-    match order.finding() {
+    let handle = parse_handle(&command.handle)?;
+    match command.finding() {
         Finding::Verified => {
             let handle = Some((handle, draft.at));
             let is_kept = known.is_kept_by(&upstream, handle.as_ref().map_or("", |(handle, _)| handle));
             let let_in = if is_kept {
                 known.confirmed(&upstream, handle.as_ref())
             } else {
-                Some(doubted(&by, false, draft.at, order.patience_ms))
+                Some(doubted(&by, false, draft.at, command.patience_ms))
             };
             draft.look_again(&known, handle, let_in);
         }
@@ -124,7 +124,7 @@ pub(crate) fn check(draft: &mut Draft, order: &pb::CheckHandle) -> Result<Reply,
             let let_in = if known.is_kept_by(&upstream, "") {
                 None
             } else {
-                Some(doubted(&by, elsewhere, draft.at, order.patience_ms))
+                Some(doubted(&by, elsewhere, draft.at, command.patience_ms))
             };
             draft.look_again(&known, None, let_in);
         }
@@ -148,7 +148,7 @@ impl Draft {
     pub(super) fn meet_again(
         &mut self,
         upstream: &Upstream,
-        known: &Identity,
+        known: &LinkedIdentity,
         handle: Option<(Arc<str>, Stamp)>,
     ) -> Result<(), Refusal> {
         let is_kept = known.is_kept_by(upstream, handle.as_ref().map_or("", |(handle, _)| handle));
@@ -165,10 +165,15 @@ impl Draft {
     }
 
     /// Updates the handle. A handle is the present name of a DID; one that could not be verified any more is dropped.
-    fn look_again(&mut self, known: &Identity, handle: Option<(Arc<str>, Stamp)>, let_in: Option<LetIn>) {
+    fn look_again(
+        &mut self,
+        known: &LinkedIdentity,
+        handle: Option<(Arc<str>, Stamp)>,
+        let_in: Option<LetIn>,
+    ) {
         let label =
             handle.as_ref().map_or_else(|| known.subject.to_string(), |(handle, _)| handle.to_string());
-        let next = Identity { label, handle, let_in, ..known.clone() };
+        let next = LinkedIdentity { label, handle, let_in, ..known.clone() };
         let ends = next.is_held_out() && !known.is_held_out();
         self.state.put_identity(next);
         if ends {

@@ -18,7 +18,7 @@ use crate::{
 
 /// A subject at a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct LinkedIdentity {
     /// The provider's name.
     pub upstream: Arc<str>,
     /// The provider's permanent id of the user; compared byte by byte.
@@ -36,11 +36,11 @@ pub struct Identity {
 }
 
 /// Links an identity; only from a session in which the user has just authenticated.
-pub(crate) fn link(draft: &mut Draft, order: &pb::LinkIdentity) -> Result<Reply, Refusal> {
-    draft.spend_ticket(TicketId::parse(&order.ticket_id)?, Stamp(order.ticket_expires_at_ms))?;
-    let upstream = draft.state.able_upstream(&order.upstream)?;
-    let subject = wire::parse_subject(&order.subject, &upstream.place)?;
-    let session = fresh(draft, &order.session_id, order.max_age_ms)?;
+pub(crate) fn link(draft: &mut Draft, command: &pb::LinkIdentity) -> Result<Reply, Refusal> {
+    draft.spend_ticket(TicketId::parse(&command.ticket_id)?, Stamp(command.ticket_expires_at_ms))?;
+    let upstream = draft.state.able_upstream(&command.upstream)?;
+    let subject = wire::parse_subject(&command.subject, &upstream.location)?;
+    let session = fresh(draft, &command.session_id, command.max_age_ms)?;
     match draft.state.identity(&upstream.name, &subject) {
         Some(known) if known.user == session.user => return Ok(done()),
         Some(_) => {
@@ -54,30 +54,30 @@ pub(crate) fn link(draft: &mut Draft, order: &pb::LinkIdentity) -> Result<Reply,
             "the account has an identity there; unlink it first",
         ));
     }
-    draft.state.put_identity(Identity {
+    draft.state.put_identity(LinkedIdentity {
         upstream: upstream.name.clone(),
         subject,
         user: session.user,
-        label: wire::parse_label(&order.label)?,
+        label: wire::parse_label(&command.label)?,
         linked_at: draft.at,
-        handle: wire::parse_verified(&order.verified_handle, &upstream.place, draft.at)?,
+        handle: wire::parse_verified(&command.verified_handle, &upstream.location, draft.at)?,
         let_in: None,
     });
     Ok(done())
 }
 
 /// Unlinks an identity. A user must keep one way to sign in; an operator may remove the last one.
-pub(crate) fn unlink(draft: &mut Draft, order: &pb::UnlinkIdentity) -> Result<Reply, Refusal> {
-    let user = draft.state.existing_user(UserId::parse(&order.user_id)?)?.id;
-    let own = match order.session_id.as_slice() {
+pub(crate) fn unlink(draft: &mut Draft, command: &pb::UnlinkIdentity) -> Result<Reply, Refusal> {
+    let user = draft.state.existing_user(UserId::parse(&command.user_id)?)?.id;
+    let own = match command.session_id.as_slice() {
         [] => None,
-        id => Some(fresh(draft, id, order.max_age_ms)?),
+        id => Some(fresh(draft, id, command.max_age_ms)?),
     };
     if own.as_ref().is_some_and(|session| session.user != user) {
         return Err(Refusal::new(Reason::IdentityUnknown, "the identity belongs to another account"));
     }
     let unknown = || Refusal::new(Reason::IdentityUnknown, "the account has no identity there");
-    let identity = draft.state.identity_of(user, &order.upstream).cloned().ok_or_else(unknown)?;
+    let identity = draft.state.identity_of(user, &command.upstream).cloned().ok_or_else(unknown)?;
     if own.is_some() && !has_another_way(&draft.state, user, &identity.upstream) {
         let why = "it is the only way to sign in to this account; set a password or link another first";
         return Err(Refusal::new(Reason::LastSignIn, why));
@@ -88,7 +88,7 @@ pub(crate) fn unlink(draft: &mut Draft, order: &pb::UnlinkIdentity) -> Result<Re
 }
 
 fn has_another_way(state: &State, user: UserId, upstream: &str) -> bool {
-    let is_other = |identity: &Arc<Identity>| {
+    let is_other = |identity: &Arc<LinkedIdentity>| {
         &*identity.upstream != upstream && state.upstream(&identity.upstream).is_some_and(|u| !u.disabled)
     };
     state.password(user).is_some() || state.identities_of(user).any(is_other)
@@ -104,18 +104,18 @@ fn fresh(draft: &Draft, session: &[u8], max_age_ms: u64) -> Result<Arc<Session>,
 
 impl State {
     /// The identity with this subject.
-    pub fn identity(&self, upstream: &str, subject: &str) -> Option<&Arc<Identity>> {
+    pub fn identity(&self, upstream: &str, subject: &str) -> Option<&Arc<LinkedIdentity>> {
         self.identities.get(&(upstream.into(), subject.into()))
     }
 
     /// The user's identity at this provider.
-    pub fn identity_of(&self, user: UserId, upstream: &str) -> Option<&Arc<Identity>> {
+    pub fn identity_of(&self, user: UserId, upstream: &str) -> Option<&Arc<LinkedIdentity>> {
         let subject = self.subjects_by_user.get(&(user, upstream.into()))?;
         self.identity(upstream, subject)
     }
 
     /// The user's identities, by provider.
-    pub fn identities_of(&self, user: UserId) -> impl Iterator<Item = &Arc<Identity>> {
+    pub fn identities_of(&self, user: UserId) -> impl Iterator<Item = &Arc<LinkedIdentity>> {
         let own =
             self.subjects_by_user.range((user, "".into())..).take_while(move |((of, _), _)| *of == user);
         own.filter_map(|((_, upstream), subject)| self.identity(upstream, subject))
@@ -130,8 +130,8 @@ impl State {
     }
 
     /// The user's Atmosphere identity.
-    pub fn atmosphere_of(&self, user: UserId) -> Option<&Arc<Identity>> {
-        let is_there = |identity: &&Arc<Identity>| {
+    pub fn atmosphere_of(&self, user: UserId) -> Option<&Arc<LinkedIdentity>> {
+        let is_there = |identity: &&Arc<LinkedIdentity>| {
             self.upstream(&identity.upstream).is_some_and(|upstream| upstream.is_atmosphere())
         };
         self.identities_of(user).find(is_there)
@@ -145,34 +145,34 @@ impl State {
     }
 
     /// Every identity at this provider.
-    pub fn identities_at(&self, upstream: &str) -> impl Iterator<Item = &Arc<Identity>> {
+    pub fn identities_at(&self, upstream: &str) -> impl Iterator<Item = &Arc<LinkedIdentity>> {
         let rows = self.identities.range((upstream.into(), "".into())..).map(|(_, row)| row);
         rows.take_while(move |row| &*row.upstream == upstream)
     }
 
-    pub(crate) fn put_identity(&mut self, identity: Identity) {
+    pub(crate) fn put_identity(&mut self, identity: LinkedIdentity) {
         let by_user = (identity.user, identity.upstream.clone());
         self.subjects_by_user.insert(by_user, identity.subject.clone());
         self.identities.insert((identity.upstream.clone(), identity.subject.clone()), Arc::new(identity));
     }
 
-    fn take_identity(&mut self, identity: &Identity) {
+    fn take_identity(&mut self, identity: &LinkedIdentity) {
         self.subjects_by_user.remove(&(identity.user, identity.upstream.clone()));
         self.identities.remove(&(identity.upstream.clone(), identity.subject.clone()));
     }
 
     pub(crate) fn forget_identities_of(&mut self, user: UserId) {
-        let gone: Vec<Arc<Identity>> = self.identities_of(user).cloned().collect();
+        let gone: Vec<Arc<LinkedIdentity>> = self.identities_of(user).cloned().collect();
         gone.iter().for_each(|identity| self.take_identity(identity));
     }
 
     pub(super) fn forget_identities_at(&mut self, upstream: &str) {
-        let gone: Vec<Arc<Identity>> = self.identities_at(upstream).cloned().collect();
+        let gone: Vec<Arc<LinkedIdentity>> = self.identities_at(upstream).cloned().collect();
         gone.iter().for_each(|identity| self.take_identity(identity));
     }
 }
 
-impl Row for Identity {
+impl Row for LinkedIdentity {
     const TABLE: u32 = 121;
     type Wire = rows::IdentityRow;
 

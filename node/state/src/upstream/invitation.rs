@@ -41,17 +41,17 @@ pub struct Invitation {
     pub created_at: Stamp,
 }
 
-pub(crate) fn invite(draft: &mut Draft, order: &pb::InviteIdentity) -> Result<Reply, Refusal> {
-    let id = InvitationId::parse(&order.invitation_id)?;
+pub(crate) fn invite(draft: &mut Draft, command: &pb::InviteIdentity) -> Result<Reply, Refusal> {
+    let id = InvitationId::parse(&command.invitation_id)?;
     if draft.state.invitations.contains_key(&id) {
         return Err(Refusal::new(Reason::AlreadyExists, "the invitation exists"));
     }
-    let upstream = draft.state.existing_upstream(&order.upstream)?;
+    let upstream = draft.state.existing_upstream(&command.upstream)?;
     if !upstream.is_atmosphere() {
         return Err(Refusal::malformed("invitations are for Atmosphere"));
     }
-    let who = parse_one(&order.who)?;
-    if order.ttl_ms == 0 || order.ttl_ms > MAX_LIFE_MS || order.group_ids.len() > MAX_GROUPS {
+    let who = parse_one(&command.who)?;
+    if command.ttl_ms == 0 || command.ttl_ms > MAX_LIFE_MS || command.group_ids.len() > MAX_GROUPS {
         return Err(Refusal::malformed("an invitation lives a year at most, and has 64 groups at most"));
     }
     if draft.state.invitations.len() >= MAX_OPEN {
@@ -59,7 +59,7 @@ pub(crate) fn invite(draft: &mut Draft, order: &pb::InviteIdentity) -> Result<Re
             "at most {MAX_OPEN} invitations are open; revoke some first"
         )));
     }
-    let groups = order.group_ids.iter().map(|id| GroupId::parse(id)).collect::<Result<OrdSet<_>, _>>()?;
+    let groups = command.group_ids.iter().map(|id| GroupId::parse(id)).collect::<Result<OrdSet<_>, _>>()?;
     for group in &groups {
         draft.state.existing_group(*group)?;
     }
@@ -68,7 +68,7 @@ pub(crate) fn invite(draft: &mut Draft, order: &pb::InviteIdentity) -> Result<Re
         upstream: upstream.name.clone(),
         who,
         groups,
-        expires_at: draft.at.plus_ms(order.ttl_ms),
+        expires_at: draft.at.plus_ms(command.ttl_ms),
         created_at: draft.at,
     };
     invitation.put(&mut draft.state);
@@ -84,9 +84,9 @@ fn parse_one(text: &str) -> Result<Who, Refusal> {
     }
 }
 
-pub(crate) fn revoke(draft: &mut Draft, order: &pb::RevokeInvitation) -> Result<Reply, Refusal> {
-    let id = InvitationId::parse(&order.invitation_id)?;
-    let found = draft.state.invitations.get(&id).filter(|row| *row.upstream == *order.upstream);
+pub(crate) fn revoke(draft: &mut Draft, command: &pb::RevokeInvitation) -> Result<Reply, Refusal> {
+    let id = InvitationId::parse(&command.invitation_id)?;
+    let found = draft.state.invitations.get(&id).filter(|row| *row.upstream == *command.upstream);
     if found.is_none() {
         return Err(Refusal::new(Reason::InvitationUnknown, format!("there is no invitation {id}")));
     }

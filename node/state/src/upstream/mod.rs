@@ -24,10 +24,10 @@ pub(crate) use {
     sign_in::{arrive, sign_in, sign_in_by_handle},
 };
 
-pub use atmosphere::{Listed, Who};
+pub use atmosphere::{AllowList, Who};
 pub use conclave_proto::command::v1::UpstreamAdmission as Admission;
 pub use handle::{Doubt, LetIn};
-pub use identity::Identity;
+pub use identity::LinkedIdentity;
 pub use invitation::Invitation;
 
 use crate::{
@@ -45,7 +45,7 @@ pub struct Upstream {
     /// Display name.
     pub display_name: String,
     /// Its endpoints or issuer, to which its subjects belong.
-    pub place: Place,
+    pub location: ProviderLocation,
     /// The client id of this cluster at the provider.
     pub client_id: String,
     /// The client secret of this cluster at the provider, sealed; empty = none.
@@ -66,14 +66,14 @@ impl std::fmt::Debug for Upstream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Upstream")
             .field("name", &self.name)
-            .field("place", &self.place)
+            .field("location", &self.location)
             .finish_non_exhaustive()
     }
 }
 
 /// The location of a provider.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ProviderLocation {
     /// An OpenID Provider with this issuer; the rest is discovered.
     Issuer(String),
     /// Plain OAuth 2.0: userinfo identifies the user.
@@ -115,7 +115,7 @@ pub struct Rule {
     /// The groups of new users.
     pub groups: OrdSet<GroupId>,
     /// Additional rules for Atmosphere.
-    pub listed: Listed,
+    pub listed: AllowList,
 }
 
 impl Rule {
@@ -140,7 +140,7 @@ impl Rule {
 impl Upstream {
     /// True if users come from the Atmosphere network.
     pub const fn is_atmosphere(&self) -> bool {
-        matches!(self.place, Place::Atmosphere)
+        matches!(self.location, ProviderLocation::Atmosphere)
     }
 
     /// True if a new user with this DID, and this verified handle if there is one, may sign in.

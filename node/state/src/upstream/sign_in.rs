@@ -6,43 +6,43 @@ use std::sync::Arc;
 use conclave_proto::command::v1 as pb;
 use imbl::OrdSet;
 
-use super::{Identity, LetIn, Upstream, atmosphere::parse_handle, wire};
+use super::{LetIn, LinkedIdentity, Upstream, atmosphere::parse_handle, wire};
 use crate::{
     draft::Draft,
     ids::{GroupId, SecretHash, TicketId, UserId},
     level,
     reply::{Reason, Refusal, Reply},
-    session::{self, Proved, Shown},
+    session::{self, Authentication, PresentedSession},
     stamp::Stamp,
     user,
 };
 
-pub(crate) fn sign_in(draft: &mut Draft, order: &pb::SignInUpstream) -> Result<Reply, Refusal> {
-    arrive(draft, order, None, false)
+pub(crate) fn sign_in(draft: &mut Draft, command: &pb::SignInUpstream) -> Result<Reply, Refusal> {
+    arrive(draft, command, None, false)
 }
 
 /// Signs a user in by their handle. It is a separate command because of the row that it leaves behind: a node that does
 /// not know it must stop, not drop the row.
-pub(crate) fn sign_in_by_handle(draft: &mut Draft, order: &pb::SignInByHandle) -> Result<Reply, Refusal> {
-    let order = order.sign_in.as_ref().ok_or_else(|| Refusal::malformed("there is no sign-in in it"))?;
-    arrive(draft, order, None, true)
+pub(crate) fn sign_in_by_handle(draft: &mut Draft, command: &pb::SignInByHandle) -> Result<Reply, Refusal> {
+    let command = command.sign_in.as_ref().ok_or_else(|| Refusal::malformed("there is no sign-in in it"))?;
+    arrive(draft, command, None, true)
 }
 
 /// Completes a sign-in. `shown`: the session whose cookie the browser presented. `looks_again`: if a handle admits a
 /// newcomer, it is remembered for later checks.
 pub(crate) fn arrive(
     draft: &mut Draft,
-    order: &pb::SignInUpstream,
-    shown: Option<Shown>,
+    command: &pb::SignInUpstream,
+    shown: Option<PresentedSession>,
     looks_again: bool,
 ) -> Result<Reply, Refusal> {
-    let start = order.session.as_ref().ok_or_else(|| Refusal::malformed("there is no session in it"))?;
+    let start = command.session.as_ref().ok_or_else(|| Refusal::malformed("there is no session in it"))?;
     draft.spend_ticket(TicketId::parse(&start.ticket_id)?, Stamp(start.ticket_expires_at_ms))?;
-    let upstream = draft.state.able_upstream(&order.upstream)?;
-    let subject = wire::parse_subject(&order.subject, &upstream.place)?;
-    let handle = wire::parse_verified(&order.verified_handle, &upstream.place, draft.at)?;
+    let upstream = draft.state.able_upstream(&command.upstream)?;
+    let subject = wire::parse_subject(&command.subject, &upstream.location)?;
+    let handle = wire::parse_verified(&command.verified_handle, &upstream.location, draft.at)?;
     let known = draft.state.identity(&upstream.name, &subject).cloned();
-    let user = match (&known, &order.new_user) {
+    let user = match (&known, &command.new_user) {
         (Some(known), Some(_)) => known.user,
         // Access to what the session is for was decided for this user.
         (Some(known), None) if UserId::parse(&start.user_id)? == known.user => known.user,
@@ -51,7 +51,7 @@ pub(crate) fn arrive(
             return Err(Refusal::new(Reason::CredentialChanged, why));
         }
         (None, Some(new)) => {
-            admit(draft, &Newcomer { upstream: &upstream, order, subject, looks_again }, new)?
+            admit(draft, &Newcomer { upstream: &upstream, command, subject, looks_again }, new)?
         }
         (None, None) => return Err(Refusal::new(Reason::IdentityUnknown, "nobody here has this identity")),
     };
@@ -60,25 +60,25 @@ pub(crate) fn arrive(
     }
     draft.state.able_user(user)?;
     // No authentication can be later than now, whatever a provider's clock says.
-    let at = match order.authenticated_at_ms {
+    let at = match command.authenticated_at_ms {
         0 => draft.at,
         ms => Stamp(ms).min(draft.at),
     };
-    session::open(draft, start, shown, Proved { user, upstream: upstream.name.clone(), at })
+    session::open(draft, start, shown, Authentication { user, upstream: upstream.name.clone(), at })
 }
 
 /// A user who has no account here yet.
 struct Newcomer<'a> {
     upstream: &'a Upstream,
-    order: &'a pb::SignInUpstream,
+    command: &'a pb::SignInUpstream,
     subject: Arc<str>,
     looks_again: bool,
 }
 
 /// Creates the user and the identity. Groups come from the provider's rule; the command may not add others.
 fn admit(draft: &mut Draft, newcomer: &Newcomer<'_>, new: &pb::CreateUser) -> Result<UserId, Refusal> {
-    let Newcomer { upstream, order, subject, .. } = newcomer;
-    let handle = wire::parse_verified(&order.verified_handle, &upstream.place, draft.at)?;
+    let Newcomer { upstream, command, subject, .. } = newcomer;
+    let handle = wire::parse_verified(&command.verified_handle, &upstream.location, draft.at)?;
     let admitted = if upstream.is_atmosphere() {
         from_atmosphere(draft, newcomer)?
     } else if upstream.rule.admits(&new.email, new.email_verified) {
@@ -94,11 +94,11 @@ fn admit(draft: &mut Draft, newcomer: &Newcomer<'_>, new: &pb::CreateUser) -> Re
     };
     user::create(draft, &new)?;
     let user = UserId::parse(&new.user_id)?;
-    draft.state.put_identity(Identity {
+    draft.state.put_identity(LinkedIdentity {
         upstream: upstream.name.clone(),
         subject: subject.clone(),
         user,
-        label: wire::parse_label(&order.label)?,
+        label: wire::parse_label(&command.label)?,
         linked_at: draft.at,
         handle,
         let_in: admitted.by.map(LetIn::by),
@@ -134,11 +134,11 @@ struct Admitted {
 /// Admits a newcomer from the Atmosphere. The first token and an invitation are valid once: a second user with either
 /// of them is not admitted by it.
 fn from_atmosphere(draft: &mut Draft, newcomer: &Newcomer<'_>) -> Result<Admitted, Refusal> {
-    let Newcomer { upstream, order, subject: did, .. } = newcomer;
-    let handle = order.verified_handle.as_str();
+    let Newcomer { upstream, command, subject: did, .. } = newcomer;
+    let handle = command.verified_handle.as_str();
     let mapped = upstream.rule.listed.groups_of(did, handle);
     let groups = upstream.rule.groups.clone().union(mapped);
-    if let Some(of_first) = take_first_token(draft, upstream, &order.first_token_hash)? {
+    if let Some(of_first) = take_first_token(draft, upstream, &command.first_token_hash)? {
         return Ok(Admitted { groups: groups.union(of_first), by: None });
     }
     if let Some(invitation) = draft.use_invitation(&upstream.name, did, handle) {

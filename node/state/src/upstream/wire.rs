@@ -6,7 +6,7 @@ use conclave_proto::{command::v1 as pb, state::v1 as rows};
 use imbl::OrdSet;
 
 use super::{
-    Admission, Claims, Listed, Place, Rule, Upstream,
+    Admission, AllowList, Claims, ProviderLocation, Rule, Upstream,
     atmosphere::{parse_did, parse_handle},
 };
 use crate::{ids::GroupId, reply::Refusal, snapshot::Row, stamp::Stamp, state::State, text};
@@ -25,8 +25,8 @@ const MAX_GROUPS: usize = 64;
 const MAX_DOMAIN_BYTES: usize = 253;
 
 /// Parses a subject: printable ASCII, as providers write it; compared byte by byte.
-pub(super) fn parse_subject(subject: &str, place: &Place) -> Result<Arc<str>, Refusal> {
-    if *place == Place::Atmosphere {
+pub(super) fn parse_subject(subject: &str, location: &ProviderLocation) -> Result<Arc<str>, Refusal> {
+    if *location == ProviderLocation::Atmosphere {
         return parse_did(subject);
     }
     let fits = !subject.is_empty() && subject.len() <= MAX_SUBJECT_BYTES;
@@ -39,12 +39,12 @@ pub(super) fn parse_subject(subject: &str, place: &Place) -> Result<Arc<str>, Re
 /// Parses a handle that was verified at this moment; none for other providers, or if none was verified.
 pub(super) fn parse_verified(
     handle: &str,
-    place: &Place,
+    location: &ProviderLocation,
     at: Stamp,
 ) -> Result<Option<(Arc<str>, Stamp)>, Refusal> {
-    match (handle, place) {
+    match (handle, location) {
         ("", _) => Ok(None),
-        (handle, Place::Atmosphere) => Ok(Some((parse_handle(handle)?, at))),
+        (handle, ProviderLocation::Atmosphere) => Ok(Some((parse_handle(handle)?, at))),
         _ => Err(Refusal::malformed("only Atmosphere has handles")),
     }
 }
@@ -73,8 +73,11 @@ pub(super) fn parse_scopes(scopes: &[String]) -> Result<Vec<String>, Refusal> {
     Ok(scopes.to_vec())
 }
 
-pub(super) fn parse_claims(claims: pb::UpstreamClaims, place: &Place) -> Result<Claims, Refusal> {
-    if place.is_discovered() && !matches!(claims.subject.as_str(), "" | "sub") {
+pub(super) fn parse_claims(
+    claims: pb::UpstreamClaims,
+    location: &ProviderLocation,
+) -> Result<Claims, Refusal> {
+    if location.is_discovered() && !matches!(claims.subject.as_str(), "" | "sub") {
         return Err(Refusal::malformed("the subject of an OpenID Provider is its sub"));
     }
     let name = |name: String| text::line("a claim's name", &name, text::MAX_TEXT_BYTES);
@@ -87,7 +90,7 @@ pub(super) fn parse_claims(claims: pb::UpstreamClaims, place: &Place) -> Result<
     })
 }
 
-pub(super) fn parse_rule(rule: &pb::UpstreamRule, place: &Place) -> Result<Rule, Refusal> {
+pub(super) fn parse_rule(rule: &pb::UpstreamRule, location: &ProviderLocation) -> Result<Rule, Refusal> {
     let admission = match rule.admission() {
         Admission::Unspecified => Admission::None,
         given => given,
@@ -95,14 +98,14 @@ pub(super) fn parse_rule(rule: &pb::UpstreamRule, place: &Place) -> Result<Rule,
     if rule.domains.len() > MAX_DOMAINS || rule.group_ids.len() > MAX_GROUPS {
         return Err(Refusal::malformed(format!("at most {MAX_DOMAINS} domains and {MAX_GROUPS} groups")));
     }
-    let listed = Listed::parse(rule)?;
-    let is_atmosphere = *place == Place::Atmosphere;
+    let listed = AllowList::parse(rule)?;
+    let is_atmosphere = *location == ProviderLocation::Atmosphere;
     if admission == if is_atmosphere { Admission::Domains } else { Admission::Listed } {
         return Err(Refusal::malformed(
             "Atmosphere admits by DIDs and handles, and every other provider by domains",
         ));
     }
-    if !is_atmosphere && listed != Listed::default() {
+    if !is_atmosphere && listed != AllowList::default() {
         return Err(Refusal::malformed("DIDs, handles and a first token are for Atmosphere"));
     }
     if (admission == Admission::Domains) == rule.domains.is_empty() {
@@ -121,50 +124,50 @@ pub(super) fn parse_rule(rule: &pb::UpstreamRule, place: &Place) -> Result<Rule,
 }
 
 /// Parses the provider's location. URLs were parsed at the edge; only their form is checked here.
-fn parse_place(order: &pb::Upstream) -> Result<Place, Refusal> {
+fn parse_location(command: &pb::Upstream) -> Result<ProviderLocation, Refusal> {
     let uri = |field, uri: &str| text::line(field, uri, text::MAX_URI_BYTES);
-    let endpoints = [&order.authorization_endpoint, &order.token_endpoint, &order.userinfo_endpoint];
-    if order.atmosphere {
-        let is_alone = order.issuer.is_empty() && endpoints.iter().all(|uri| uri.is_empty());
+    let endpoints = [&command.authorization_endpoint, &command.token_endpoint, &command.userinfo_endpoint];
+    if command.atmosphere {
+        let is_alone = command.issuer.is_empty() && endpoints.iter().all(|uri| uri.is_empty());
         let why = "Atmosphere has neither issuer nor endpoints: they are found for each person";
-        return if is_alone { Ok(Place::Atmosphere) } else { Err(Refusal::malformed(why)) };
+        return if is_alone { Ok(ProviderLocation::Atmosphere) } else { Err(Refusal::malformed(why)) };
     }
-    match (order.issuer.is_empty(), endpoints.iter().filter(|uri| uri.is_empty()).count()) {
-        (false, 3) => Ok(Place::Issuer(uri("issuer", &order.issuer)?)),
-        (true, 0) => Ok(Place::Endpoints {
-            authorization: uri("authorization_endpoint", &order.authorization_endpoint)?,
-            token: uri("token_endpoint", &order.token_endpoint)?,
-            userinfo: uri("userinfo_endpoint", &order.userinfo_endpoint)?,
+    match (command.issuer.is_empty(), endpoints.iter().filter(|uri| uri.is_empty()).count()) {
+        (false, 3) => Ok(ProviderLocation::Issuer(uri("issuer", &command.issuer)?)),
+        (true, 0) => Ok(ProviderLocation::Endpoints {
+            authorization: uri("authorization_endpoint", &command.authorization_endpoint)?,
+            token: uri("token_endpoint", &command.token_endpoint)?,
+            userinfo: uri("userinfo_endpoint", &command.userinfo_endpoint)?,
         }),
         _ => Err(Refusal::malformed("an upstream has an issuer, or all three endpoints")),
     }
 }
 
 /// Parses the client id. On the Atmosphere, the client id of this cluster is the URL of its own metadata document.
-pub(super) fn parse_client_id(client_id: &str, place: &Place) -> Result<String, Refusal> {
-    match place {
-        Place::Atmosphere if client_id.is_empty() => Ok(String::new()),
-        Place::Atmosphere => Err(Refusal::malformed("Atmosphere gives out no client_id")),
+pub(super) fn parse_client_id(client_id: &str, location: &ProviderLocation) -> Result<String, Refusal> {
+    match location {
+        ProviderLocation::Atmosphere if client_id.is_empty() => Ok(String::new()),
+        ProviderLocation::Atmosphere => Err(Refusal::malformed("Atmosphere gives out no client_id")),
         _ => text::required("client_id", client_id, text::MAX_TEXT_BYTES),
     }
 }
 
-pub(super) fn parse(order: pb::Upstream, created_at: Stamp) -> Result<Upstream, Refusal> {
-    let name = text::slug("upstream name", &order.name, MAX_NAME_BYTES)?;
+pub(super) fn parse(command: pb::Upstream, created_at: Stamp) -> Result<Upstream, Refusal> {
+    let name = text::slug("upstream name", &command.name, MAX_NAME_BYTES)?;
     if name.starts_with('.') {
         return Err(Refusal::malformed("an upstream's name does not begin with a dot"));
     }
-    let place = parse_place(&order)?;
+    let location = parse_location(&command)?;
     Ok(Upstream {
         name: name.into(),
-        display_name: text::required("display_name", &order.display_name, text::MAX_TEXT_BYTES)?,
-        client_id: parse_client_id(&order.client_id, &place)?,
-        sealed_secret: parse_secret(&order.sealed_secret)?,
-        scopes: parse_scopes(&order.scopes)?,
-        claims: parse_claims(order.claims.unwrap_or_default(), &place)?,
-        rule: parse_rule(&order.rule.unwrap_or_default(), &place)?,
-        disabled: order.disabled,
-        place,
+        display_name: text::required("display_name", &command.display_name, text::MAX_TEXT_BYTES)?,
+        client_id: parse_client_id(&command.client_id, &location)?,
+        sealed_secret: parse_secret(&command.sealed_secret)?,
+        scopes: parse_scopes(&command.scopes)?,
+        claims: parse_claims(command.claims.unwrap_or_default(), &location)?,
+        rule: parse_rule(&command.rule.unwrap_or_default(), &location)?,
+        disabled: command.disabled,
+        location,
         created_at,
     })
 }
@@ -187,13 +190,14 @@ impl Row for Upstream {
     type Wire = rows::UpstreamRow;
 
     fn to_wire(&self) -> rows::UpstreamRow {
-        let (issuer, [authorization_endpoint, token_endpoint, userinfo_endpoint]) = match self.place.clone() {
-            Place::Issuer(issuer) => (issuer, [const { String::new() }; 3]),
-            Place::Atmosphere => (String::new(), [const { String::new() }; 3]),
-            Place::Endpoints { authorization, token, userinfo } => {
-                (String::new(), [authorization, token, userinfo])
-            }
-        };
+        let (issuer, [authorization_endpoint, token_endpoint, userinfo_endpoint]) =
+            match self.location.clone() {
+                ProviderLocation::Issuer(issuer) => (issuer, [const { String::new() }; 3]),
+                ProviderLocation::Atmosphere => (String::new(), [const { String::new() }; 3]),
+                ProviderLocation::Endpoints { authorization, token, userinfo } => {
+                    (String::new(), [authorization, token, userinfo])
+                }
+            };
         let claims = self.claims.clone();
         let upstream = pb::Upstream {
             name: self.name.to_string(),

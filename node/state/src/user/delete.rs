@@ -10,8 +10,8 @@ use crate::{
     reply::{Refusal, Reply, done},
 };
 
-pub(crate) fn delete(draft: &mut Draft, order: &pb::DeleteUser) -> Result<Reply, Refusal> {
-    let id = UserId::parse(&order.user_id)?;
+pub(crate) fn delete(draft: &mut Draft, command: &pb::DeleteUser) -> Result<Reply, Refusal> {
+    let id = UserId::parse(&command.user_id)?;
     let user = draft.state.existing_user(id)?;
     draft.end_everything_of(id, None);
     draft.state.forget_consents_of(id);

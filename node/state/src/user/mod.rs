@@ -69,7 +69,7 @@ pub struct User {
 
 /// The hash against which a password is verified.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Password {
+pub struct PasswordHash {
     /// The user.
     pub user: UserId,
     /// An argon2id PHC string.
@@ -80,9 +80,9 @@ pub struct Password {
     pub changed_at: Stamp,
 }
 
-impl std::fmt::Debug for Password {
+impl std::fmt::Debug for PasswordHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Password")
+        f.debug_struct("PasswordHash")
             .field("user", &self.user)
             .field("version", &self.version)
             .finish_non_exhaustive()
@@ -118,7 +118,7 @@ impl State {
     }
 
     /// The user's password hash.
-    pub fn password(&self, user: UserId) -> Option<&Arc<Password>> {
+    pub fn password(&self, user: UserId) -> Option<&Arc<PasswordHash>> {
         self.passwords.get(&user)
     }
 
@@ -179,7 +179,7 @@ impl State {
         self.take_throttle(user.id);
     }
 
-    pub(crate) fn put_password(&mut self, password: Password) {
+    pub(crate) fn put_password(&mut self, password: PasswordHash) {
         self.passwords.insert(password.user, Arc::new(password));
     }
 }

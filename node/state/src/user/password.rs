@@ -4,20 +4,20 @@
 
 use conclave_proto::command::v1 as pb;
 
-use super::{Password, wire};
+use super::{PasswordHash, wire};
 use crate::{
     draft::Draft,
     ids::UserId,
     reply::{Refusal, Reply, done},
 };
 
-pub(crate) fn set_password(draft: &mut Draft, order: &pb::SetPassword) -> Result<Reply, Refusal> {
-    put(draft, &order.user_id, &order.password_phc, order.keep_sessions)?;
+pub(crate) fn set_password(draft: &mut Draft, command: &pb::SetPassword) -> Result<Reply, Refusal> {
+    put(draft, &command.user_id, &command.password_phc, command.keep_sessions)?;
     Ok(done())
 }
 
-pub(crate) fn reset_password(draft: &mut Draft, order: &pb::ResetPassword) -> Result<Reply, Refusal> {
-    let user = put(draft, &order.user_id, &order.password_phc, order.keep_sessions)?;
+pub(crate) fn reset_password(draft: &mut Draft, command: &pb::ResetPassword) -> Result<Reply, Refusal> {
+    let user = put(draft, &command.user_id, &command.password_phc, command.keep_sessions)?;
     draft.state.take_app_passwords_of(user);
     Ok(done())
 }
@@ -26,7 +26,7 @@ fn put(draft: &mut Draft, user_id: &[u8], phc: &str, keep_sessions: bool) -> Res
     let id = UserId::parse(user_id)?;
     draft.state.existing_user(id)?;
     let phc = wire::parse_phc(phc)?;
-    draft.state.put_password(Password { user: id, phc, version: draft.index, changed_at: draft.at });
+    draft.state.put_password(PasswordHash { user: id, phc, version: draft.index, changed_at: draft.at });
     if !keep_sessions {
         draft.end_everything_of(id, None);
     }

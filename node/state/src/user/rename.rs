@@ -12,15 +12,15 @@ use crate::{
     reply::{Refusal, Reply, done},
 };
 
-pub(crate) fn rename(draft: &mut Draft, order: &pb::RenameUser) -> Result<Reply, Refusal> {
+pub(crate) fn rename(draft: &mut Draft, command: &pb::RenameUser) -> Result<Reply, Refusal> {
     level::check(draft.state.meta.level, level::NAMES)?;
-    let before = draft.state.existing_user(UserId::parse(&order.user_id)?)?;
-    let username = parse_username(&order.username)?;
+    let before = draft.state.existing_user(UserId::parse(&command.user_id)?)?;
+    let username = parse_username(&command.username)?;
     if username == before.username {
         return Ok(done());
     }
     draft.state.username_is_free(&username, before.id)?;
-    if !order.force {
+    if !command.force {
         draft.state.no_expression_names(&before.username)?;
     }
     draft.report(Event::UserRenamed {

@@ -11,8 +11,8 @@ use crate::{
     reply::{Refusal, Reply, done},
 };
 
-pub(crate) fn unlock(draft: &mut Draft, order: &pb::UnlockUser) -> Result<Reply, Refusal> {
-    let mut user = (*draft.state.existing_user(UserId::parse(&order.user_id)?)?).clone();
+pub(crate) fn unlock(draft: &mut Draft, command: &pb::UnlockUser) -> Result<Reply, Refusal> {
+    let mut user = (*draft.state.existing_user(UserId::parse(&command.user_id)?)?).clone();
     user.unlock_version = draft.index;
     draft.state.take_throttle(user.id);
     draft.state.put_user(user);

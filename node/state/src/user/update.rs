@@ -11,13 +11,13 @@ use crate::{
     text,
 };
 
-pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateUser) -> Result<Reply, Refusal> {
-    let id = UserId::parse(&order.user_id)?;
+pub(crate) fn update(draft: &mut Draft, command: &pb::UpdateUser) -> Result<Reply, Refusal> {
+    let id = UserId::parse(&command.user_id)?;
     let mut user = (*draft.state.existing_user(id)?).clone();
-    if let Some(name) = &order.display_name {
+    if let Some(name) = &command.display_name {
         user.display_name = text::line("display_name", name, text::MAX_TEXT_BYTES)?;
     }
-    if let Some(email) = &order.email {
+    if let Some(email) = &command.email {
         let email = wire::parse_email(email)?;
         // An address that two users already shared stays, even if it is written again.
         if !email.eq_ignore_ascii_case(&user.email) {
@@ -27,13 +27,13 @@ pub(crate) fn update(draft: &mut Draft, order: &pb::UpdateUser) -> Result<Reply,
         user.email_verified = user.email_verified && user.email == email;
         user.email = email;
     }
-    if let Some(verified) = order.email_verified {
+    if let Some(verified) = command.email_verified {
         user.email_verified = verified && !user.email.is_empty();
     }
-    if order.attributes.is_some() {
-        user.attributes = wire::parse_attributes(order.attributes.as_ref())?;
+    if command.attributes.is_some() {
+        user.attributes = wire::parse_attributes(command.attributes.as_ref())?;
     }
-    if let Some(disabled) = order.disabled {
+    if let Some(disabled) = command.disabled {
         user.disabled = disabled;
     }
     user.updated_at = draft.at;

@@ -2,7 +2,7 @@
 
 use conclave_proto::{command::v1 as pb, state::v1 as rows};
 
-use super::{MAX_ATTRIBUTES, MAX_PHC_BYTES, Password, User, parse_username};
+use super::{MAX_ATTRIBUTES, MAX_PHC_BYTES, PasswordHash, User, parse_username};
 use crate::{
     ids::{GroupId, UserId},
     reply::Refusal,
@@ -96,7 +96,7 @@ impl Row for User {
     }
 }
 
-impl Row for Password {
+impl Row for PasswordHash {
     const TABLE: u32 = 3;
     type Wire = rows::PasswordRow;
 

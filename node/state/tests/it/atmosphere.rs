@@ -62,8 +62,8 @@ fn who_is_listed_by_did_or_by_verified_handle_comes_in() {
     let mut number = 30;
     let mut come = |world: &mut World, did: &str, handle: &str| {
         number += 1;
-        let order = comes(world, number, did, handle, number);
-        let reply = world.run(Body::SignInUpstream(order)).body.unwrap();
+        let command = comes(world, number, did, handle, number);
+        let reply = world.run(Body::SignInUpstream(command)).body.unwrap();
         !matches!(reply, pb::reply::Body::Refused(_))
     };
     assert!(come(&mut world, DID, ""), "by DID, without a handle");
@@ -105,19 +105,19 @@ fn an_unlisted_rule_brings_in_nobody_and_a_bad_one_is_refused() {
             ..Default::default()
         },
     ] {
-        let order = pb::UpdateUpstream { name: "atmosphere".into(), rule: Some(bad), ..Default::default() };
-        assert_eq!(world.refused(Body::UpdateUpstream(order)), Reason::Malformed);
+        let command = pb::UpdateUpstream { name: "atmosphere".into(), rule: Some(bad), ..Default::default() };
+        assert_eq!(world.refused(Body::UpdateUpstream(command)), Reason::Malformed);
     }
     // Other providers do not accept the Atmosphere fields.
     world.ok(create_provider("corp", true, &[]));
-    let order =
+    let command =
         pb::UpdateUpstream { name: "corp".into(), rule: Some(listed(&[DID], &[])), ..Default::default() };
-    assert_eq!(world.refused(Body::UpdateUpstream(order)), Reason::Malformed);
-    let order =
+    assert_eq!(world.refused(Body::UpdateUpstream(command)), Reason::Malformed);
+    let command =
         pb::SignInUpstream { verified_handle: "ada.test".into(), ..sign_in(31, 1, Some(41), 1, world.now) };
-    assert_eq!(world.refused(Body::SignInUpstream(order)), Reason::Malformed);
-    let order = pb::SignInUpstream { subject: "sub-1".into(), ..comes(&world, 32, DID, "", 42) };
-    assert_eq!(world.refused(Body::SignInUpstream(order)), Reason::Malformed, "no DID");
+    assert_eq!(world.refused(Body::SignInUpstream(command)), Reason::Malformed);
+    let command = pb::SignInUpstream { subject: "sub-1".into(), ..comes(&world, 32, DID, "", 42) };
+    assert_eq!(world.refused(Body::SignInUpstream(command)), Reason::Malformed, "no DID");
 }
 
 #[test]
@@ -175,11 +175,11 @@ fn a_group_that_is_deleted_is_gone_from_every_mapping() {
     };
     let mut world = world(rule.clone());
     world.ok(Body::DeleteGroup(pb::DeleteGroup { group_id: group(2) }));
-    let order = comes(&world, 30, DID, "", 40);
-    world.ok(Body::SignInUpstream(pb::SignInUpstream { first_token_hash: hash(7), ..order }));
+    let command = comes(&world, 30, DID, "", 40);
+    world.ok(Body::SignInUpstream(pb::SignInUpstream { first_token_hash: hash(7), ..command }));
     assert_eq!(groups_of(&world.state, 40), [group_id(1), group_id(3)]);
-    let order = pb::UpdateUpstream { name: "atmosphere".into(), rule: Some(rule), ..Default::default() };
-    assert_eq!(world.refused(Body::UpdateUpstream(order)), Reason::GroupUnknown);
+    let command = pb::UpdateUpstream { name: "atmosphere".into(), rule: Some(rule), ..Default::default() };
+    assert_eq!(world.refused(Body::UpdateUpstream(command)), Reason::GroupUnknown);
 }
 
 fn invite(n: u8, who: &str, groups: &[u8], ttl_ms: u64) -> Body {
@@ -311,12 +311,12 @@ fn a_name_that_is_not_listed_does_not_keep_anybody_and_a_restore_keeps_them_out(
     world.now += 11 * MINUTE;
     world.ok(found(Finding::Verified, "ada.elsewhere.test"));
     assert!(!is_live(&world, 30));
-    let order = comes(&world, 31, OTHER, "", 41);
-    world.ok(Body::SignInUpstream(pb::SignInUpstream { first_token_hash: hash(7), ..order }));
-    let terms = conclave_state::restore::Terms {
+    let command = comes(&world, 31, OTHER, "", 41);
+    world.ok(Body::SignInUpstream(pb::SignInUpstream { first_token_hash: hash(7), ..command }));
+    let terms = conclave_state::restore::MergeOptions {
         index: world.index + 1,
         at: conclave_state::Stamp(world.now),
-        place: conclave_state::restore::Place::Running,
+        target: conclave_state::restore::RestoreTarget::Live,
         former_epoch: None,
         last_node_id: 0,
         keep_sessions: false,

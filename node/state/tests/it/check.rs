@@ -77,7 +77,7 @@ fn an_arm_of_a_domain_counts_below_it_and_nowhere_else() {
     let mut world = World::seeded();
     world.ok(hosts(1, &["*.example.org", "app1.test"]));
     world.signed_in(1, &["openid"]);
-    let arm = |world: &World, n: u8, host: &str, domain: &str| {
+    let app_session = |world: &World, n: u8, host: &str, domain: &str| {
         Body::OpenAppSession(pb::OpenAppSession {
             app_session_id: id(8, n),
             session_id: session(1),
@@ -88,10 +88,10 @@ fn an_arm_of_a_domain_counts_below_it_and_nowhere_else() {
             domain: domain.into(),
         })
     };
-    let order = arm(&world, 1, "Wiki.example.org", "example.org");
-    world.ok(order);
-    let order = arm(&world, 2, "wiki.example.org", "");
-    world.ok(order);
+    let command = app_session(&world, 1, "Wiki.example.org", "example.org");
+    world.ok(command);
+    let command = app_session(&world, 2, "wiki.example.org", "");
+    world.ok(command);
     let found = |n: u8| world.state.app_session(AppSessionId::new(id(8, n).try_into().unwrap())).unwrap();
     for host in ["wiki.example.org", "other.example.org", "a.b.example.org", "example.org"] {
         assert!(found(1).counts_on(host), "{host}");
@@ -107,8 +107,8 @@ fn an_arm_of_a_domain_counts_below_it_and_nowhere_else() {
         ("wiki.example.org", ".example.org"),
         ("app1.test", "example.org"),
     ] {
-        let order = arm(&world, 3, host, domain);
-        assert_eq!(world.refused(order), Reason::Malformed, "{host} {domain}");
+        let command = app_session(&world, 3, host, domain);
+        assert_eq!(world.refused(command), Reason::Malformed, "{host} {domain}");
     }
 }
 
@@ -181,18 +181,22 @@ fn what_ends_a_persons_access_by_another_hand_ends_the_passwords_of_programs() {
     let sign_out =
         Body::RevokeUserSessions(pb::RevokeUserSessions { user_id: user(1), ..Default::default() });
     let everything = Body::RevokeUserAccess(pb::RevokeUserAccess { user_id: user(1) });
-    for (order, lives, session_lives) in
+    for (command, lives, session_lives) in
         [(set, true, false), (reset, false, true), (sign_out, true, false), (everything, false, false)]
     {
         let mut world = World::seeded();
         world.signed_in(1, &["openid"]);
         world.ok(create(1, user(1), vec![], 0));
         world.ok(create(2, user(2), vec![], 0));
-        assert_eq!(conclave_state::class::class(&order), Class::Revocation);
-        world.ok(order.clone());
-        assert_eq!((live(&world, 1), live(&world, 2)), (lives, true), "{order:?}");
+        assert_eq!(conclave_state::class::class(&command), Class::Revocation);
+        world.ok(command.clone());
+        assert_eq!((live(&world, 1), live(&world, 2)), (lives, true), "{command:?}");
         let session = SessionId::new(session(1).try_into().unwrap());
-        assert_eq!(world.state.live_session(session, Stamp(world.now)).is_some(), session_lives, "{order:?}");
+        assert_eq!(
+            world.state.live_session(session, Stamp(world.now)).is_some(),
+            session_lives,
+            "{command:?}"
+        );
     }
     let mut world = World::seeded();
     let nobody = Body::RevokeUserAccess(pb::RevokeUserAccess { user_id: user(77) });
@@ -245,12 +249,12 @@ fn an_application_keeps_the_headers_that_a_command_does_not_name() {
     world.ok(identity_headers(1, pb::HeaderProfile::All, pb::HeaderText::Raw));
     assert_eq!(chosen(&world), IdentityHeaders::default());
     let unknown = pb::IdentityHeaders { profile: 99, text: 0 };
-    let order = pb::UpdateApplication {
+    let command = pb::UpdateApplication {
         application_id: application(1),
         identity_headers: Some(unknown),
         ..Default::default()
     };
-    assert_eq!(world.refused(Body::UpdateApplication(order)), Reason::Malformed);
+    assert_eq!(world.refused(Body::UpdateApplication(command)), Reason::Malformed);
 }
 
 #[test]

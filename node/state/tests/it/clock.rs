@@ -3,7 +3,7 @@
 use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
     Class, Reason, ReplyBody, Stamp, State, class_of, level,
-    restore::{Place, Terms, restored},
+    restore::{MergeOptions, RestoreTarget, restored},
     stamp::MAX_STEP_MS,
 };
 
@@ -150,14 +150,14 @@ fn a_restore_into_a_running_cluster_keeps_its_log_time_and_a_founding_one_can_se
     poisoned.signed_in(1, &["openid"]);
     healthy.now += MINUTE;
     healthy.ok(create_group(7));
-    let terms = crate::restore::founding(&healthy.state);
+    let options = crate::restore::founding(&healthy.state);
     let at = Stamp(healthy.now);
-    let running = Terms { place: Place::Running, at, ..terms };
+    let running = MergeOptions { target: RestoreTarget::Live, at, ..options };
     assert_eq!(restored(&poisoned.state, &healthy.state, &running).meta().clock, at);
-    let kept = Terms { at, ..terms };
+    let kept = MergeOptions { at, ..options };
     let ahead = restored(&poisoned.state, &poisoned.state, &kept);
     assert_eq!(ahead.meta().clock, Stamp(truth + 10 * DAY), "without the option, no time is discarded");
-    let anew = restored(&poisoned.state, &poisoned.state, &Terms { reset_log_time: true, ..kept });
+    let anew = restored(&poisoned.state, &poisoned.state, &MergeOptions { reset_log_time: true, ..kept });
     assert_eq!(anew.meta().clock, at);
     let mut world = World::new();
     (world.state, world.index, world.now) = (anew, 50, at.0);
@@ -195,8 +195,8 @@ fn with_times_ahead() -> (World, u64) {
     world.ok(atmosphere::sign_in_by_handle(&world, 31, OTHER, "bob.corp.test", 41));
     world.ok(unconfirmed());
     world.ok(another_secret("web", 12, DAY));
-    let Body::CreateClient(order) = create_client(DOCUMENT, &[]) else { unreachable!() };
-    world.ok(Body::CreateClient(pb::CreateClient { of_document: true, ..order }));
+    let Body::CreateClient(command) = create_client(DOCUMENT, &[]) else { unreachable!() };
+    world.ok(Body::CreateClient(pb::CreateClient { of_document: true, ..command }));
     world.ok(rename(1, "ada"));
     (world, truth)
 }
@@ -240,6 +240,6 @@ fn setting_log_time_back_leaves_no_time_ahead_that_decides() {
 fn a_restore_that_sets_log_time_anew_leaves_no_time_ahead_that_decides() {
     let (world, truth) = with_times_ahead();
     let to = Stamp(truth + MINUTE);
-    let terms = Terms { at: to, reset_log_time: true, ..crate::restore::founding(&world.state) };
-    assert_no_time_is_ahead(&restored(&world.state, &world.state, &terms), truth, to);
+    let options = MergeOptions { at: to, reset_log_time: true, ..crate::restore::founding(&world.state) };
+    assert_no_time_is_ahead(&restored(&world.state, &world.state, &options), truth, to);
 }

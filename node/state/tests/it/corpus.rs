@@ -13,7 +13,7 @@ use std::{
 
 use conclave_proto::command::v1::{self as pb, command::Body, policy_condition::Kind, sign_in_again::SignIn};
 use conclave_state::{
-    Entry, State, apply,
+    IndexedEntry, State, apply,
     restore::PieceHash,
     snapshot::{Loader, chunks, chunks_of, digest},
 };
@@ -128,8 +128,8 @@ fn sessions_and_grants(tape: &mut Tape) {
         tape.push(Body::StartSession(pb::StartSession { code, ..start }));
     }
     let until = tape.world.now + MINUTE;
-    let Body::RedeemCode(order) = redeem(1, "web") else { unreachable!() };
-    let redeemed = pb::RedeemCode { dpop_jkt: hash(1), proofs: vec![proof(1, until)], ..order };
+    let Body::RedeemCode(command) = redeem(1, "web") else { unreachable!() };
+    let redeemed = pb::RedeemCode { dpop_jkt: hash(1), proofs: vec![proof(1, until)], ..command };
     tape.push(Body::RedeemCode(redeemed));
     tape.push(Body::IssueCode(pb::IssueCode { session_id: session(1), ..issue(3, "app", &["openid"]) }));
     tape.push(Body::RevokeGrant(pb::RevokeGrant { grant_id: grant(3) }));
@@ -463,7 +463,9 @@ fn secrets(tape: &mut Tape) {
 
 fn replay(entries: &[Vec<u8>]) -> State {
     entries.iter().enumerate().fold(State::default(), |state, (n, bytes)| {
-        apply(&state, &Entry { index: n as u64 + 1, bytes }).expect("an entry of an earlier release").state
+        apply(&state, &IndexedEntry { index: n as u64 + 1, bytes })
+            .expect("an entry of an earlier release")
+            .state
     })
 }
 

@@ -7,8 +7,8 @@ use conclave_state::Reason;
 use crate::world::{MINUTE, World, create_client, issue, proof, session};
 
 fn described(id: &str) -> Body {
-    let Body::CreateClient(order) = create_client(id, &[]) else { unreachable!() };
-    Body::CreateClient(pb::CreateClient { of_document: true, ..order })
+    let Body::CreateClient(command) = create_client(id, &[]) else { unreachable!() };
+    Body::CreateClient(pb::CreateClient { of_document: true, ..command })
 }
 
 fn seen_again(id: &str) -> Body {
@@ -34,10 +34,10 @@ fn a_client_that_proves_itself_otherwise_takes_the_place_of_the_one_before_unles
     const ID: &str = "https://app.test/client.json";
     let mut world = World::seeded();
     let by = |method: pb::ClientAuthMethod, id: &str| {
-        let Body::CreateClient(order) = described(id) else { unreachable!() };
+        let Body::CreateClient(command) = described(id) else { unreachable!() };
         let secret_hash =
-            if method == pb::ClientAuthMethod::None { vec![] } else { order.secret_hash.clone() };
-        pb::CreateClient { auth_method: method.into(), secret_hash, ..order }
+            if method == pb::ClientAuthMethod::None { vec![] } else { command.secret_hash.clone() };
+        pb::CreateClient { auth_method: method.into(), secret_hash, ..command }
     };
     let change = |id: &str, change: pb::UpdateClient| {
         Body::UpdateClient(pb::UpdateClient { client_id: id.into(), ..change })
@@ -75,25 +75,25 @@ fn a_client_that_proves_itself_otherwise_takes_the_place_of_the_one_before_unles
 #[test]
 fn a_code_goes_to_whichever_port_a_native_application_listens_on() {
     let mut world = World::seeded();
-    let Body::CreateClient(order) = create_client("cli", &[]) else { unreachable!() };
+    let Body::CreateClient(command) = create_client("cli", &[]) else { unreachable!() };
     for (id, auth_method, secret_hash) in [
         ("cli", pb::ClientAuthMethod::None, vec![]),
-        ("server", pb::ClientAuthMethod::SecretBasic, order.secret_hash.clone()),
+        ("server", pb::ClientAuthMethod::SecretBasic, command.secret_hash.clone()),
     ] {
         world.ok(Body::CreateClient(pb::CreateClient {
             client_id: id.into(),
             auth_method: auth_method.into(),
             secret_hash,
             redirect_uris: vec!["http://127.0.0.1/cb".into()],
-            ..order.clone()
+            ..command.clone()
         }));
     }
     let start = world.start(1, 1, None);
     world.ok(Body::StartSession(start));
     let mut to = |n, client: &str, uri: &str| {
-        let order = issue(n, client, &["openid"]);
-        let order = pb::IssueCode { redirect_uri: uri.into(), session_id: session(1), ..order };
-        world.run(Body::IssueCode(order)).body.map(|body| !matches!(body, pb::reply::Body::Refused(_)))
+        let command = issue(n, client, &["openid"]);
+        let command = pb::IssueCode { redirect_uri: uri.into(), session_id: session(1), ..command };
+        world.run(Body::IssueCode(command)).body.map(|body| !matches!(body, pb::reply::Body::Refused(_)))
     };
     assert_eq!(to(1, "cli", "http://127.0.0.1:51000/cb"), Some(true));
     assert_eq!(to(2, "cli", "http://127.0.0.1:51000/other"), Some(false));
@@ -134,8 +134,8 @@ fn of_ten_thousand_described_clients_an_unused_one_makes_room() {
         world.ok(described(&name(n)));
     }
     // The first is in use: the second has been unused for the longest time.
-    let order = issue(1, &name(0), &["openid"]);
-    world.ok(Body::IssueCode(pb::IssueCode { session_id: session(1), ..order }));
+    let command = issue(1, &name(0), &["openid"]);
+    world.ok(Body::IssueCode(pb::IssueCode { session_id: session(1), ..command }));
     world.ok(described(&name(10_000)));
     let known = |n| world.state.client(&name(n)).is_some();
     assert_eq!([known(0), known(1), known(2), known(10_000)], [true, false, true, true]);

@@ -50,8 +50,8 @@ fn below_their_level_exceptions_are_dropped_as_an_older_member_drops_them() {
     without.ok(Body::UpdateClient(pb::UpdateClient { resources, ..web() }));
     assert_eq!(with.state.client("web"), without.state.client("web"));
     let created = |world: &mut World, omit_error_issuer| {
-        let Body::CreateClient(order) = create_client("new", &[]) else { unreachable!() };
-        world.ok(Body::CreateClient(pb::CreateClient { omit_error_issuer, ..order }));
+        let Body::CreateClient(command) = create_client("new", &[]) else { unreachable!() };
+        world.ok(Body::CreateClient(pb::CreateClient { omit_error_issuer, ..command }));
         world.state.client("new").cloned()
     };
     assert_eq!(created(&mut with, true), created(&mut without, false));
@@ -103,7 +103,7 @@ fn exceptions_that_endanger_others_are_refused() {
         allowed_schemes: Some(pb::Scopes { scopes: vec![scheme.into()] }),
         ..web()
     };
-    for order in [
+    for command in [
         pb::UpdateClient { pkce_without_nonce: Some(true), ..public() },
         pb::UpdateClient { allow_http: Some(true), ..public() },
         pb::UpdateClient { default_resources: Some(pb::Uris { uris: vec![API.into()] }), ..web() },
@@ -112,7 +112,7 @@ fn exceptions_that_endanger_others_are_refused() {
         schemes("Oc"),
         schemes("1c"),
     ] {
-        assert_eq!(world.refused(Body::UpdateClient(order.clone())), Reason::Malformed, "{order:?}");
+        assert_eq!(world.refused(Body::UpdateClient(command.clone())), Reason::Malformed, "{command:?}");
     }
     world.ok(Body::UpdateClient(public()));
     assert!(world.state.client("web").unwrap().secret_hash.is_none(), "a public client has none");

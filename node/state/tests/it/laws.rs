@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use conclave_proto::command::v1::{self as pb, command::Body, policy_condition::Kind};
 use conclave_state::{
-    Entry, ReplyBody, State, apply,
-    restore::{Place, Terms, restored},
+    IndexedEntry, ReplyBody, State, apply,
+    restore::{MergeOptions, RestoreTarget, restored},
     snapshot::{Loader, chunks, digest, digest_of_tables},
 };
 use proptest::prelude::*;
@@ -250,7 +250,7 @@ fn entries(history: &[Step]) -> Vec<Vec<u8>> {
 }
 
 fn step(state: &State, index: usize, bytes: &[u8]) -> (State, Option<ReplyBody>) {
-    let applied = apply(state, &Entry { index: index as u64 + 1, bytes }).expect("known commands");
+    let applied = apply(state, &IndexedEntry { index: index as u64 + 1, bytes }).expect("known commands");
     (applied.state, applied.reply.body)
 }
 
@@ -315,12 +315,12 @@ proptest! {
     }
 
     #[test]
-    fn a_restore_brings_nothing_back_that_was_taken_away(history in history(), cut in any::<prop::sample::Index>()) {
+    fn a_restore_brings_nothing_back_that_was_revoked(history in history(), cut in any::<prop::sample::Index>()) {
         let entries = entries(&history);
         let states = replay(&entries);
         let (older, newest) = (&states[cut.index(states.len())], states.last().unwrap());
-        for place in [Place::Founding, Place::Running] {
-            let terms = Terms { index: newest.index() + 1, at: newest.meta().clock, place, reset_log_time: false, former_epoch: None, last_node_id: 9, keep_sessions: false, enable_returning: false };
+        for target in [RestoreTarget::NewCluster, RestoreTarget::Live] {
+            let terms = MergeOptions { index: newest.index() + 1, at: newest.meta().clock, target, reset_log_time: false, former_epoch: None, last_node_id: 9, keep_sessions: false, enable_returning: false };
             let next = restored(older, newest, &terms);
             prop_assert_eq!(next.sessions_after(None).count(), 0);
             prop_assert!(next.tokens_after(None).all(|row| newest.tokens_after(None).any(|known| known.id == row.id)));
@@ -365,14 +365,14 @@ proptest! {
         for (index, bytes) in entries.iter().enumerate() {
             let (next, reply) = step(&state, index, bytes);
             match (&history[index].body, reply) {
-                (Body::RotateRefresh(order), Some(ReplyBody::RefreshRotated(rotated))) => {
-                    prop_assert_eq!(rotated.generation, order.generation + 1, "a successor is the next generation");
+                (Body::RotateRefresh(command), Some(ReplyBody::RefreshRotated(rotated))) => {
+                    prop_assert_eq!(rotated.generation, command.generation + 1, "a successor is the next generation");
                     let child = (rotated.generation, rotated.index);
-                    let first = *successors.entry((order.family_id.clone(), order.generation)).or_insert(child);
+                    let first = *successors.entry((command.family_id.clone(), command.generation)).or_insert(child);
                     prop_assert_eq!(first, child, "the same parent was given another child");
                 }
-                (Body::RedeemCode(order), Some(ReplyBody::CodeRedeemed(_))) => {
-                    successors.retain(|(family, _), _| *family != order.family_id);
+                (Body::RedeemCode(command), Some(ReplyBody::CodeRedeemed(_))) => {
+                    successors.retain(|(family, _), _| *family != command.family_id);
                 }
                 _ => {}
             }

@@ -22,9 +22,9 @@ pub fn raise() -> Body {
 }
 
 fn named(n: u8, username: &str, email: &str) -> Body {
-    let Body::CreateUser(order) = create_user(n, &[]) else { unreachable!() };
+    let Body::CreateUser(command) = create_user(n, &[]) else { unreachable!() };
     let (username, email, email_verified) = (username.into(), email.into(), !email.is_empty());
-    Body::CreateUser(pb::CreateUser { username, email, email_verified, ..order })
+    Body::CreateUser(pb::CreateUser { username, email, email_verified, ..command })
 }
 
 fn group_named(n: u8, name: &str) -> Body {
@@ -54,11 +54,11 @@ fn delete(n: u8) -> Body {
 
 /// A newcomer of the provider, with this username and address.
 fn newcomer(world: &World, n: u8, username: &str, email: &str) -> Body {
-    let mut order = sign_in(n, n, Some(n), 1, world.now);
-    if let Some(new) = &mut order.new_user {
+    let mut command = sign_in(n, n, Some(n), 1, world.now);
+    if let Some(new) = &mut command.new_user {
         (new.username, new.email, new.email_verified) = (username.into(), email.into(), !email.is_empty());
     }
-    Body::SignInUpstream(order)
+    Body::SignInUpstream(command)
 }
 
 fn means(state: &State, typed: &str) -> Option<u8> {
@@ -254,11 +254,11 @@ fn a_newcomer_gets_no_name_that_means_somebody() {
     for taken in
         ["admin", "Administrator", "ad.min", "root", "conclave", "boss", "boss@corp.test", "gone", "user2"]
     {
-        let order = newcomer(&world, 20, taken, "");
-        assert_eq!(world.refused(order), Reason::UsernameTaken, "{taken}");
+        let command = newcomer(&world, 20, taken, "");
+        assert_eq!(world.refused(command), Reason::UsernameTaken, "{taken}");
     }
-    let order = newcomer(&world, 20, "admin-1f2e3d", "gone@corp.test");
-    world.ok(order);
+    let command = newcomer(&world, 20, "admin-1f2e3d", "gone@corp.test");
+    world.ok(command);
     // Administrators may still use these names.
     world.ok(named(13, "admin", ""));
     world.ok(named(14, "gone", ""));
@@ -273,14 +273,14 @@ fn a_newcomer_brings_no_address_that_another_user_has() {
     world.ok(address(1, "ada@example.test", true));
     world.ok(named(11, "eve@example.test", ""));
     for (n, email) in [(20, "ADA@example.test"), (21, "eve@example.test")] {
-        let order = newcomer(&world, n, &format!("new{n}"), email);
-        world.ok(order);
+        let command = newcomer(&world, n, &format!("new{n}"), email);
+        world.ok(command);
         let made = world.state.user(UserId::parse(&user(n)).unwrap()).unwrap();
         assert_eq!((made.email.as_str(), made.email_verified), ("", false), "{email}");
     }
     assert_eq!(means(&world.state, "ada@example.test"), Some(1));
-    let order = newcomer(&world, 22, "new22", "own@example.test");
-    world.ok(order);
+    let command = newcomer(&world, 22, "new22", "own@example.test");
+    world.ok(command);
     assert_eq!(means(&world.state, "own@example.test"), Some(22));
 }
 

@@ -44,16 +44,16 @@ fn a_picture_is_found_by_its_name_while_anybody_has_it() {
 #[test]
 fn what_is_no_small_jpeg_of_somebody_is_refused() {
     let mut world = two();
-    let order = |jpeg: Vec<u8>, source: &str| {
+    let command = |jpeg: Vec<u8>, source: &str| {
         Body::SetPicture(pb::SetPicture { user_id: user(20), jpeg, source: source.into() })
     };
     let mut long = jpeg(1);
     long.resize(MAX_PICTURE_BYTES, 0);
-    world.ok(order(long.clone(), "at most"));
+    world.ok(command(long.clone(), "at most"));
     long.push(0);
     for (jpeg, source) in [(long, "s"), (b"<svg/>".to_vec(), "s"), (b"\x89PNG".to_vec(), "s"), (jpeg(1), "")]
     {
-        assert_eq!(world.refused(order(jpeg, source)), Reason::Malformed, "{source}");
+        assert_eq!(world.refused(command(jpeg, source)), Reason::Malformed, "{source}");
     }
     assert_eq!(world.refused(set_picture(99, 1)), Reason::UserUnknown);
 }

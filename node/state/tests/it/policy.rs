@@ -76,9 +76,9 @@ pub fn promote(a: u8, version: u64) -> Body {
 
 fn forced(body: Body) -> Body {
     match body {
-        Body::SetPolicy(order) => Body::SetPolicy(pb::SetPolicy { force: true, ..order }),
-        Body::PromoteCandidate(order) => {
-            Body::PromoteCandidate(pb::PromoteCandidate { force: true, ..order })
+        Body::SetPolicy(command) => Body::SetPolicy(pb::SetPolicy { force: true, ..command }),
+        Body::PromoteCandidate(command) => {
+            Body::PromoteCandidate(pb::PromoteCandidate { force: true, ..command })
         }
         other => other,
     }
@@ -198,9 +198,9 @@ fn a_code_is_issued_by_the_word_of_the_version_in_force_and_of_no_other() {
     let start = world.start(1, 1, None);
     world.ok(Body::StartSession(start));
     let code = |n: u8, version| {
-        let order =
+        let command =
             pb::IssueCode { session_id: session(1), policy_version: version, ..issue(n, "app", &["openid"]) };
-        Body::IssueCode(order)
+        Body::IssueCode(command)
     };
     world.ok(code(1, 0));
     world.ok(set_policy(1, policy(vec![allow(in_group(9))]), false));

@@ -6,7 +6,7 @@ use conclave_state::{
     Class, Reason, ReplyBody, Stamp,
     class::class,
     ids::{DeviceId, GrantId, PushedRequestId, UserId},
-    outbox::Effect,
+    outbox::OutboxEffect,
     snapshot::{Loader, chunks, digest},
 };
 
@@ -122,9 +122,9 @@ fn a_pushed_request_ends_with_its_minute_but_a_login_that_began_may_take_longer(
 fn pushed_requests_are_bounded_for_each_client_and_leave_with_their_time() {
     let mut world = World::seeded();
     let one = |n: u32| {
-        let Body::PushRequest(order) = push(0, "web") else { unreachable!() };
+        let Body::PushRequest(command) = push(0, "web") else { unreachable!() };
         let id = [vec![20; 12], n.to_be_bytes().to_vec()].concat();
-        Body::PushRequest(pb::PushRequest { pushed_request_id: id, ..order })
+        Body::PushRequest(pb::PushRequest { pushed_request_id: id, ..command })
     };
     for n in 0..2_000 {
         world.ok(one(n));
@@ -199,8 +199,8 @@ fn a_device_of_an_application_needs_somebody_who_may_open_it() {
     let mut world = with_devices();
     let start = pb::StartSession { session_id: session(1), ..world.start(1, 2, None) };
     world.ok(Body::StartSession(start));
-    let Body::StartDevice(order) = start_device(1, 50) else { unreachable!() };
-    world.ok(Body::StartDevice(pb::StartDevice { client_id: "app".into(), ..order }));
+    let Body::StartDevice(command) = start_device(1, 50) else { unreachable!() };
+    world.ok(Body::StartDevice(pb::StartDevice { client_id: "app".into(), ..command }));
     assert_eq!(world.refused(answer_device(&world, 1, 60, true)), Reason::AccessDenied);
 }
 
@@ -271,8 +271,8 @@ fn pkce_is_left_out_only_where_client_and_nonce_allow_it_and_never_afterwards() 
     world.ok(Body::RedeemCode(without));
     // A code with a challenge is not redeemed without its verifier.
     world.ok(Body::IssueCode(pb::IssueCode { session_id: session(1), ..issue(2, "web", &["openid"]) }));
-    let Body::RedeemCode(order) = redeem(2, "web") else { unreachable!() };
-    let stripped = pb::RedeemCode { code_challenge: Vec::new(), ..order };
+    let Body::RedeemCode(command) = redeem(2, "web") else { unreachable!() };
+    let stripped = pb::RedeemCode { code_challenge: Vec::new(), ..command };
     assert_eq!(world.refused(Body::RedeemCode(stripped)), Reason::CodeMismatch);
 }
 
@@ -311,7 +311,7 @@ fn a_client_hears_of_the_end_of_a_session_though_its_grant_is_gone() {
         .state
         .outbox()
         .map(|item| {
-            let Effect::BackChannelLogout { client, .. } = &item.effect;
+            let OutboxEffect::BackChannelLogout { client, .. } = &item.effect;
             client.to_string()
         })
         .collect();

@@ -4,17 +4,19 @@ use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
     Reason, ReplyBody, Stamp, State,
     ids::{AppPasswordId, RestoreId, TokenId, UserId},
-    restore::{MAX_PIECE_BYTES, PieceHash, Place, Terms, changes, essence, replay, restored},
+    restore::{
+        MAX_PIECE_BYTES, MergeOptions, PieceHash, RestoreTarget, changes, replay, restorable_subset, restored,
+    },
     snapshot::{chunks_of, digest, digest_of_tables},
 };
 
 use crate::{laws::through_a_snapshot, world::*};
 
-pub fn founding(newest: &State) -> Terms {
-    Terms {
+pub fn founding(newest: &State) -> MergeOptions {
+    MergeOptions {
         index: newest.index() + 1,
         at: Stamp(newest.meta().clock.0 + 5),
-        place: Place::Founding,
+        target: RestoreTarget::NewCluster,
         former_epoch: Some(1),
         last_node_id: 0,
         keep_sessions: false,
@@ -103,7 +105,7 @@ fn a_day() -> (State, World) {
 }
 
 #[test]
-fn what_was_taken_away_since_stays_away() {
+fn what_was_revoked_since_stays_revoked() {
     let (older, world) = a_day();
     let newest = &world.state;
     let next = restored(&older, newest, &founding(newest));
@@ -133,11 +135,11 @@ fn what_was_taken_away_since_stays_away() {
     assert_eq!(next.user(person(1)).unwrap().groups.len(), 1, "groups are the former ones");
     assert_eq!(digest(&through_a_snapshot(&next)), digest(&next));
 
-    let keeping = Terms { enable_returning: true, ..founding(newest) };
+    let keeping = MergeOptions { enable_returning: true, ..founding(newest) };
     assert!(!restored(&older, newest, &keeping).user(person(3)).unwrap().disabled);
-    let running = Terms { place: Place::Running, ..founding(newest) };
+    let running = MergeOptions { target: RestoreTarget::Live, ..founding(newest) };
     assert!(restored(&older, newest, &running).key("new").unwrap().is_active());
-    let kept = restored(newest, newest, &Terms { keep_sessions: true, ..founding(newest) });
+    let kept = restored(newest, newest, &MergeOptions { keep_sessions: true, ..founding(newest) });
     assert_eq!(kept.meta().revocation_epoch, newest.meta().revocation_epoch);
 }
 
@@ -161,14 +163,14 @@ fn an_app_password_that_was_hashed_anew_since_stays_so() {
 fn what_a_client_proves_itself_by_is_what_it_is_now() {
     let mut world = World::seeded();
     let registered = |name: &str, registration: u8| {
-        let Body::CreateClient(order) = create_client("keyed", &[]) else { unreachable!() };
+        let Body::CreateClient(command) = create_client("keyed", &[]) else { unreachable!() };
         let tokens = pb::ClientTokens { certificate_name: name.into(), ..Default::default() };
         Body::CreateClient(pb::CreateClient {
             auth_method: pb::ClientAuthMethod::TlsClientAuth.into(),
             secret_hash: Vec::new(),
             tokens: Some(tokens),
             registration_token_hash: hash(registration),
-            ..order
+            ..command
         })
     };
     let keys = |jwks: &str| {
@@ -185,8 +187,8 @@ fn what_a_client_proves_itself_by_is_what_it_is_now() {
     world.ok(Body::DeleteClient(pb::DeleteClient { client_id: "keyed".into() }));
     world.ok(registered("san_dns=new.test", 2));
     world.ok(keys("made since"));
-    for place in [Place::Running, Place::Founding] {
-        let next = restored(&older, &world.state, &Terms { place, ..founding(&world.state) });
+    for target in [RestoreTarget::Live, RestoreTarget::NewCluster] {
+        let next = restored(&older, &world.state, &MergeOptions { target, ..founding(&world.state) });
         let (was, is) = (world.state.client("keyed").unwrap(), next.client("keyed").unwrap());
         assert_eq!((&is.tokens, &is.requests), (&was.tokens, &was.requests));
     }
@@ -255,7 +257,7 @@ fn people_are_told_what_changes() {
 }
 
 #[test]
-fn a_journal_takes_away_what_its_objects_are_still_there_for() {
+fn a_journal_revokes_what_its_objects_are_still_there_for() {
     let mut world = World::seeded();
     world.ok(create_user(3, &[]));
     let older = world.state.clone();
@@ -299,7 +301,7 @@ fn whoever_becomes_an_administrator_again_is_named() {
 fn brought(older: &State, restore: &[u8], bytes: usize) -> (Vec<Body>, Body) {
     let mut pieces = Vec::new();
     let mut hash = PieceHash::start();
-    for (table, chunk) in chunks_of(&essence(older), bytes) {
+    for (table, chunk) in chunks_of(&restorable_subset(older), bytes) {
         for rows in chunk.chunks(bytes) {
             hash = hash.with(table, rows);
             let sequence = pieces.len() as u64;
@@ -336,8 +338,8 @@ fn a_running_cluster_is_restored_in_one_step() {
         }
         let before = world.state.clone();
         world.ok(commit);
-        let terms = Terms { index: world.index, place: Place::Running, ..founding(&before) };
-        let expected = restored(&older, &before, &terms);
+        let options = MergeOptions { index: world.index, target: RestoreTarget::Live, ..founding(&before) };
+        let expected = restored(&older, &before, &options);
         assert_eq!(
             world.state.user(UserId::parse(&user(3)).unwrap()),
             expected.user(UserId::parse(&user(3)).unwrap())

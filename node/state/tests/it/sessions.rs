@@ -57,8 +57,8 @@ fn start(world: &World, n: u8, u: u8, secret: u8) -> pb::StartSession {
 fn the_same_user_keeps_the_session_with_a_new_secret_and_new_proofs() {
     let mut world = seeded();
     let before = row(&world, 1).unwrap().clone();
-    let order = pb::StartSession { amr: vec!["pwd".into(), "otp".into()], ..start(&world, 2, 1, 10) };
-    let ReplyBody::SessionStarted(started) = world.ok(again(1, 9, SignIn::Start(order))) else { panic!() };
+    let command = pb::StartSession { amr: vec!["pwd".into(), "otp".into()], ..start(&world, 2, 1, 10) };
+    let ReplyBody::SessionStarted(started) = world.ok(again(1, 9, SignIn::Start(command))) else { panic!() };
     assert_eq!((started.session_id, started.grant_id), (session(1), grant(2)));
     let after = row(&world, 1).unwrap().clone();
     assert_eq!(after.secret_hash, secret(10));
@@ -79,8 +79,8 @@ fn the_same_user_keeps_the_session_with_a_new_secret_and_new_proofs() {
 fn the_expiry_of_a_strengthened_session_is_the_new_one() {
     let mut world = seeded();
     let expires_at = row(&world, 1).unwrap().expires_at.0;
-    let order = start(&world, 2, 1, 10);
-    world.ok(again(1, 9, SignIn::Start(order)));
+    let command = start(&world, 2, 1, 10);
+    world.ok(again(1, 9, SignIn::Start(command)));
     world.now = expires_at;
     world.ok(Body::Sweep(pb::Sweep { limit: 100 }));
     assert!(row(&world, 1).is_some(), "the row left at the time of the session before");
@@ -91,8 +91,8 @@ fn the_expiry_of_a_strengthened_session_is_the_new_one() {
 #[test]
 fn another_users_sign_in_ends_the_session_and_its_clients_hear_of_it() {
     let mut world = seeded();
-    let order = pb::StartSession { code: None, ..start(&world, 2, 2, 10) };
-    world.ok(again(1, 9, SignIn::Start(order)));
+    let command = pb::StartSession { code: None, ..start(&world, 2, 2, 10) };
+    world.ok(again(1, 9, SignIn::Start(command)));
     assert!(row(&world, 1).is_none() && !granted(&world, 1));
     assert_eq!(row(&world, 2).unwrap().user, UserId::parse(&user(2)).unwrap());
     assert_eq!(world.state.outbox().count(), 1);
@@ -102,16 +102,16 @@ fn another_users_sign_in_ends_the_session_and_its_clients_hear_of_it() {
 fn a_form_that_left_before_the_renewal_is_of_the_same_browser_and_an_older_one_is_not() {
     let mut world = seeded();
     for (n, shown, made) in [(2, 9, 10), (3, 9, 11)] {
-        let order = start(&world, n, 1, made);
-        let ReplyBody::SessionStarted(started) = world.ok(again(1, shown, SignIn::Start(order))) else {
+        let command = start(&world, n, 1, made);
+        let ReplyBody::SessionStarted(started) = world.ok(again(1, shown, SignIn::Start(command))) else {
             panic!()
         };
         assert_eq!(started.session_id, session(1), "shown by {shown}");
     }
     // By now 9 is two renewals old, and 4 never belonged to this session.
     for (n, shown) in [(4, 9), (5, 4)] {
-        let order = start(&world, n, 1, 12);
-        let ReplyBody::SessionStarted(started) = world.ok(again(1, shown, SignIn::Start(order))) else {
+        let command = start(&world, n, 1, 12);
+        let ReplyBody::SessionStarted(started) = world.ok(again(1, shown, SignIn::Start(command))) else {
             panic!()
         };
         assert_eq!(started.session_id, session(n));
@@ -127,8 +127,8 @@ fn a_form_that_left_before_the_renewal_is_of_the_same_browser_and_an_older_one_i
 fn a_session_that_is_over_is_not_brought_back() {
     let mut world = seeded();
     world.ok(Body::RevokeSession(pb::RevokeSession { session_id: session(1) }));
-    let order = start(&world, 2, 1, 10);
-    world.ok(again(1, 9, SignIn::Start(order)));
+    let command = start(&world, 2, 1, 10);
+    world.ok(again(1, 9, SignIn::Start(command)));
     assert!(row(&world, 1).is_none() && row(&world, 2).is_some());
 }
 
@@ -139,23 +139,23 @@ fn an_older_proof_of_a_provider_renews_the_secret_and_leaves_the_newer_proof() {
     let until = world.now + MINUTE;
     world.ok(link(60, 1, 1, until));
     let proved_at = row(&world, 1).unwrap().auth_time;
-    let order = sign_in(2, 1, None, 1, world.now);
-    let order = pb::SignInUpstream { authenticated_at_ms: proved_at.0 - 1, ..order };
-    let ReplyBody::SessionStarted(started) = world.ok(again(1, 9, SignIn::Upstream(order.clone()))) else {
+    let command = sign_in(2, 1, None, 1, world.now);
+    let command = pb::SignInUpstream { authenticated_at_ms: proved_at.0 - 1, ..command };
+    let ReplyBody::SessionStarted(started) = world.ok(again(1, 9, SignIn::Upstream(command.clone()))) else {
         panic!()
     };
     assert_eq!(started.session_id, session(1));
     let after = row(&world, 1).unwrap();
     assert_eq!((after.auth_time, &after.amr[..], &*after.upstream), (proved_at, &["pwd".to_owned()][..], ""));
-    assert_eq!(after.secret_hash.bytes().to_vec(), order.session.unwrap().secret_hash);
+    assert_eq!(after.secret_hash.bytes().to_vec(), command.session.unwrap().secret_hash);
 }
 
 #[test]
 fn a_renewal_waits_for_every_node_and_a_first_sign_in_does_not() {
     let world = seeded();
-    let order = start(&world, 2, 1, 10);
-    assert_eq!(conclave_state::class::class(&Body::StartSession(order.clone())), Class::Plain);
-    assert_eq!(conclave_state::class::class(&again(1, 9, SignIn::Start(order))), Class::Revocation);
+    let command = start(&world, 2, 1, 10);
+    assert_eq!(conclave_state::class::class(&Body::StartSession(command.clone())), Class::Plain);
+    assert_eq!(conclave_state::class::class(&again(1, 9, SignIn::Start(command))), Class::Revocation);
 }
 
 #[test]
@@ -171,15 +171,15 @@ fn a_sign_in_clears_the_counts_that_it_was_counted_at_from_the_level_on() {
     for n in [1, 8, 9, 7] {
         world.ok(reserve(n));
     }
-    let order = start(&world, 5);
-    world.ok(order);
+    let command = start(&world, 5);
+    world.ok(command);
     let left = |world: &World| {
         [1, 7, 8, 9].map(|n| world.state.throttle(counted(n), world.state.meta().clock).is_some())
     };
     assert_eq!(left(&world), [false, true, true, true], "below the level the field means nothing");
     world.ok(Body::RaiseLevel(pb::RaiseLevel { level: conclave_state::level::CLEARED_COUNTS }));
-    let order = start(&world, 6);
-    world.ok(order);
+    let command = start(&world, 6);
+    world.ok(command);
     assert_eq!(left(&world), [false, true, false, false]);
 }
 

@@ -4,7 +4,7 @@ use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{
     Class, Halt, Reason, ReplyBody, Stamp,
     ids::{GrantId, SessionId},
-    key::Stage,
+    key::KeyStage,
     snapshot::{Loader, chunks, digest, rows},
 };
 
@@ -71,8 +71,8 @@ fn a_code_is_bound_to_client_uri_verifier_and_time() {
         (pb::RedeemCode { code_challenge: hash(1), ..good.clone() }, Reason::CodeMismatch),
         (pb::RedeemCode { secret_hash: hash(1), ..good.clone() }, Reason::GrantUnknown),
     ];
-    for (order, reason) in wrong {
-        assert_eq!(world.refused(Body::RedeemCode(order)), reason);
+    for (command, reason) in wrong {
+        assert_eq!(world.refused(Body::RedeemCode(command)), reason);
     }
     let before = world.now;
     world.now += MINUTE;
@@ -253,7 +253,7 @@ fn the_next_key_is_published_first_and_signs_from_one_entry_on() {
     world.ok(activate("b"));
     assert_eq!(world.refused(activate("a")), Reason::KeyUnknown, "a retired key does not come back");
     let retired = world.state.key("a").unwrap();
-    assert!(matches!(retired.stage, Stage::Retired { at, .. } if at > retired.created_at));
+    assert!(matches!(retired.stage, KeyStage::Retired { at, .. } if at > retired.created_at));
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn a_node_number_is_given_once_also_after_its_member_has_left() {
 }
 
 #[test]
-fn what_takes_away_says_so_also_when_it_is_answered_from_memory() {
+fn a_revocation_has_its_class_also_when_it_is_answered_from_memory() {
     let mut world = World::seeded();
     world.signed_in(1, &["openid"]);
     let revoke = Body::RevokeSession(pb::RevokeSession { session_id: session(1) });
@@ -309,7 +309,7 @@ fn what_takes_away_says_so_also_when_it_is_answered_from_memory() {
 }
 
 #[test]
-fn reuse_takes_away_though_redemption_gives() {
+fn reuse_revokes_though_redemption_grants() {
     let mut world = World::seeded();
     world.signed_in(1, &["openid", "offline_access"]);
     let mut class = |id: u8, body| world.raw(&encode(1_000_001, &[id; 16], body)).unwrap().class;

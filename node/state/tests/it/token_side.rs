@@ -22,13 +22,13 @@ fn spend(proofs: Vec<pb::SpentProof>) -> Body {
 }
 
 fn redeem_with(n: u8, jkt: &[u8], proofs: Vec<pb::SpentProof>) -> Body {
-    let Body::RedeemCode(order) = redeem(n, "web") else { unreachable!() };
-    Body::RedeemCode(pb::RedeemCode { dpop_jkt: jkt.to_vec(), proofs, ..order })
+    let Body::RedeemCode(command) = redeem(n, "web") else { unreachable!() };
+    Body::RedeemCode(pb::RedeemCode { dpop_jkt: jkt.to_vec(), proofs, ..command })
 }
 
 fn rotate_with(n: u8, generation: u64, jkt: &[u8]) -> Body {
-    let Body::RotateRefresh(order) = rotate(n, generation) else { unreachable!() };
-    Body::RotateRefresh(pb::RotateRefresh { dpop_jkt: jkt.to_vec(), ..order })
+    let Body::RotateRefresh(command) = rotate(n, generation) else { unreachable!() };
+    Body::RotateRefresh(pb::RotateRefresh { dpop_jkt: jkt.to_vec(), ..command })
 }
 
 /// Signs user 1 in with a code of `web` that is bound to this key.
@@ -40,11 +40,11 @@ fn start_bound(world: &mut World, n: u8, jkt: &[u8]) {
 
 fn make_public(world: &mut World) {
     world.ok(Body::DeleteClient(pb::DeleteClient { client_id: "web".into() }));
-    let Body::CreateClient(order) = create_client("web", &[]) else { unreachable!() };
+    let Body::CreateClient(command) = create_client("web", &[]) else { unreachable!() };
     world.ok(Body::CreateClient(pb::CreateClient {
         auth_method: pb::ClientAuthMethod::None.into(),
         secret_hash: vec![],
-        ..order
+        ..command
     }));
 }
 
@@ -218,7 +218,7 @@ fn what_a_client_got_for_itself_dies_when_it_is_disabled_made_anew_or_its_secret
 #[test]
 fn a_client_that_signs_its_assertions_has_keys_and_no_secret() {
     let mut world = World::seeded();
-    let Body::CreateClient(order) = create_client("signs", &[]) else { unreachable!() };
+    let Body::CreateClient(command) = create_client("signs", &[]) else { unreachable!() };
     let tokens = pb::ClientTokens {
         jwks: br#"{"keys":[]}"#.to_vec(),
         assertion_algorithm: pb::SigningAlgorithm::Es256.into(),
@@ -228,7 +228,7 @@ fn a_client_that_signs_its_assertions_has_keys_and_no_secret() {
         auth_method: pb::ClientAuthMethod::PrivateKeyJwt.into(),
         secret_hash: vec![],
         tokens: Some(tokens.clone()),
-        ..order
+        ..command
     };
     for bad in [
         pb::CreateClient { secret_hash: hash(1), ..good.clone() },

@@ -19,15 +19,15 @@ fn world() -> World {
 }
 
 fn upstream(change: impl FnOnce(&mut pb::UpdateUpstream)) -> Body {
-    let mut order = pb::UpdateUpstream { name: "corp".into(), ..Default::default() };
-    change(&mut order);
-    Body::UpdateUpstream(order)
+    let mut command = pb::UpdateUpstream { name: "corp".into(), ..Default::default() };
+    change(&mut command);
+    Body::UpdateUpstream(command)
 }
 
 impl World {
     fn admits(&mut self, rule: pb::UpstreamRule) {
-        let order = upstream(|order| order.rule = Some(rule));
-        self.ok(order);
+        let command = upstream(|command| command.rule = Some(rule));
+        self.ok(command);
     }
 
     /// User 1 signs in with the password as session `n` and links `sub`.
@@ -62,12 +62,12 @@ fn a_linked_identity_signs_its_person_in_once_for_each_ticket() {
     };
     assert_eq!((owner.id, &*session.upstream), (user_id(1), "corp"));
     // Access for the session was decided for another user than the identity's.
-    let mut order = sign_in(31, 1, None, 2, world.now);
-    assert_eq!(world.refused(Body::SignInUpstream(order.clone())), Reason::CredentialChanged);
+    let mut command = sign_in(31, 1, None, 2, world.now);
+    assert_eq!(world.refused(Body::SignInUpstream(command.clone())), Reason::CredentialChanged);
     // A provider whose clock is ahead cannot make an authentication later than now.
-    order = sign_in(32, 1, None, 1, world.now);
-    order.authenticated_at_ms = world.now + 60 * MINUTE;
-    world.ok(Body::SignInUpstream(order));
+    command = sign_in(32, 1, None, 1, world.now);
+    command.authenticated_at_ms = world.now + 60 * MINUTE;
+    world.ok(Body::SignInUpstream(command));
     let id = SessionId::parse(&crate::world::session(32)).unwrap();
     assert_eq!(world.state.live_session(id, world.state.meta().clock).unwrap().0.auth_time.0, world.now);
 }
@@ -167,11 +167,11 @@ fn a_provider_that_is_disabled_or_deleted_takes_its_sessions_along() {
     let mut world = world();
     world.linked(1, 1);
     world.ok(world.comes(30, 1, None));
-    let off = upstream(|order| order.disabled = Some(true));
+    let off = upstream(|command| command.disabled = Some(true));
     world.ok(off);
     assert!(world.is_live(1) && !world.is_live(30));
     assert_eq!(world.refused(world.comes(31, 1, None)), Reason::UpstreamDisabled);
-    let on = upstream(|order| order.disabled = Some(false));
+    let on = upstream(|command| command.disabled = Some(false));
     world.ok(on);
     world.ok(world.comes(32, 1, None));
     world.ok(Body::DeleteUpstream(pb::DeleteUpstream { name: "corp".into() }));
@@ -197,13 +197,13 @@ fn a_disabled_or_deleted_person_does_not_come_in_by_a_provider() {
 fn what_a_subject_belongs_to_never_changes() {
     let mut world = world();
     let other = pb::UpstreamClaims { subject: "id".into(), ..Default::default() };
-    let order = upstream(|order| order.claims = Some(other));
-    assert_eq!(world.refused(order), Reason::Malformed);
+    let command = upstream(|command| command.claims = Some(other));
+    assert_eq!(world.refused(command), Reason::Malformed);
     assert_eq!(world.refused(create_provider("corp", true, &[])), Reason::UpstreamNameTaken);
     for (issuer, token) in [("", ""), ("", "https://t.test"), ("https://i.test", "https://t.test")] {
         let upstream =
             pb::Upstream { issuer: issuer.into(), token_endpoint: token.into(), ..provider("other") };
-        let order = Body::CreateUpstream(pb::CreateUpstream { upstream: Some(upstream) });
-        assert_eq!(world.refused(order), Reason::Malformed);
+        let command = Body::CreateUpstream(pb::CreateUpstream { upstream: Some(upstream) });
+        assert_eq!(world.refused(command), Reason::Malformed);
     }
 }

@@ -1,7 +1,7 @@
 //! A small world for tests: numbered ids, a log of entries, and short constructors of commands.
 
 use conclave_proto::command::v1::{self as pb, command::Body};
-use conclave_state::{Applied, Entry, Halt, Reason, Reply, ReplyBody, State, apply};
+use conclave_state::{ApplyResult, Halt, IndexedEntry, Reason, Reply, ReplyBody, State, apply};
 use prost::Message as _;
 
 pub const MINUTE: u64 = 60_000;
@@ -71,9 +71,9 @@ impl World {
         world
     }
 
-    pub fn raw(&mut self, bytes: &[u8]) -> Result<Applied, Halt> {
+    pub fn raw(&mut self, bytes: &[u8]) -> Result<ApplyResult, Halt> {
         self.index += 1;
-        let applied = apply(&self.state, &Entry { index: self.index, bytes })?;
+        let applied = apply(&self.state, &IndexedEntry { index: self.index, bytes })?;
         self.state = applied.state.clone();
         Ok(applied)
     }

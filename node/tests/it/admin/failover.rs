@@ -18,8 +18,8 @@ async fn writes_go_on_when_the_leader_goes_and_are_read_back_at_once() {
         AdminClient::builder().endpoints([nodes[known].api_url()]).token(nodes[known].operator_token());
     let client = client.build().unwrap();
     let write = async |name: &str| {
-        let order = v1::CreateUserRequest { username: name.into(), ..Default::default() };
-        let made = client.users().create(order).await.unwrap();
+        let command = v1::CreateUserRequest { username: name.into(), ..Default::default() };
+        let made = client.users().create(command).await.unwrap();
         let seen = client.users().get(v1::GetUserRequest { user: name.into() }).await.unwrap();
         assert_eq!(made, seen);
     };

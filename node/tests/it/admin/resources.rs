@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use conclave_auth::device::Device;
+use conclave_auth::trusted_browser::TrustedBrowser;
 use conclave_crypto::mac::sha256;
 use conclave_node::testing::TestNode;
 use conclave_proto::{
@@ -54,7 +54,7 @@ async fn a_user_from_first_to_last() {
     }
     assert!(
         node.auth()
-            .prove_password("ada", "correct horse".into(), [127, 0, 0, 1].into(), &Device::default())
+            .prove_password("ada", "correct horse".into(), [127, 0, 0, 1].into(), &TrustedBrowser::default())
             .await
             .is_ok()
     );
@@ -70,9 +70,9 @@ async fn a_user_from_first_to_last() {
     assert_eq!((changed.email, changed.attributes), (made.email, made.attributes), "what is not named stays");
     let proof = node
         .auth()
-        .prove_password("ada", "correct horse".into(), [127, 0, 0, 1].into(), &Device::default())
+        .prove_password("ada", "correct horse".into(), [127, 0, 0, 1].into(), &TrustedBrowser::default())
         .await;
-    assert!(matches!(proof, Err(conclave_auth::password::Unproved::Disabled)));
+    assert!(matches!(proof, Err(conclave_auth::password::PasswordRejection::Disabled)));
 
     users.delete_user(by_operator(&node, pb::DeleteUserRequest { user: "ada".into() })).await.unwrap();
     let gone = refusal(users.get_user(by_operator(&node, pb::GetUserRequest { user: "ada".into() })).await);
@@ -99,13 +99,13 @@ async fn passwords_are_bounded_replaced_and_never_shown() {
     users.set_password(set("a better one".into(), true)).await.unwrap();
     assert!(
         node.auth()
-            .prove_password("ada", "correct horse".into(), [127, 0, 0, 1].into(), &Device::default())
+            .prove_password("ada", "correct horse".into(), [127, 0, 0, 1].into(), &TrustedBrowser::default())
             .await
             .is_err()
     );
     assert!(
         node.auth()
-            .prove_password("ada", "a better one".into(), [127, 0, 0, 1].into(), &Device::default())
+            .prove_password("ada", "a better one".into(), [127, 0, 0, 1].into(), &TrustedBrowser::default())
             .await
             .is_ok()
     );
@@ -201,7 +201,7 @@ async fn hosts_are_taken_as_people_write_them_and_headers_by_name() {
     let node = TestNode::start().await;
     node.propose(Body::RaiseLevel(RaiseLevel { level: conclave_state::level::SUPPORTED })).await.unwrap();
     let mut applications = ApplicationServiceClient::new(channel(&node));
-    let order = |slug: &str, host: &str| pb::CreateApplicationRequest {
+    let command = |slug: &str, host: &str| pb::CreateApplicationRequest {
         slug: slug.into(),
         name: slug.into(),
         hosts: vec![host.into()],
@@ -214,7 +214,7 @@ async fn hosts_are_taken_as_people_write_them_and_headers_by_name() {
         ("d", "*.Bücher.example", "*.xn--bcher-kva.example"),
     ] {
         let made = applications
-            .create_application(by_operator(&node, order(slug, written)))
+            .create_application(by_operator(&node, command(slug, written)))
             .await
             .unwrap()
             .into_inner();
@@ -236,7 +236,7 @@ async fn hosts_are_taken_as_people_write_them_and_headers_by_name() {
         "ü%2e.example",
     ] {
         let (code, text) =
-            refusal(applications.create_application(by_operator(&node, order("x", wrong))).await);
+            refusal(applications.create_application(by_operator(&node, command("x", wrong))).await);
         assert_eq!(code, Code::InvalidArgument, "{wrong}: {text}");
         assert!(text.contains("host"), "{wrong}: {text}");
     }
@@ -508,7 +508,7 @@ async fn how_a_clients_tokens_are_made_is_said_in_the_words_of_registration() {
 
 async fn start_session(node: &TestNode, user: UserId, number: u8) -> conclave_state::ids::SessionId {
     let id = conclave_state::ids::SessionId::new([number; 16]);
-    let order = StartSession {
+    let command = StartSession {
         session_id: id.to_vec(),
         user_id: user.to_vec(),
         secret_hash: vec![number; 32],
@@ -520,7 +520,7 @@ async fn start_session(node: &TestNode, user: UserId, number: u8) -> conclave_st
         address: "192.0.2.7".into(),
         ..StartSession::default()
     };
-    node.propose(Body::StartSession(order)).await.unwrap();
+    node.propose(Body::StartSession(command)).await.unwrap();
     id
 }
 
@@ -647,22 +647,22 @@ async fn passwords_of_programs_end_with_a_password_that_somebody_else_sets_and_w
     let mut passwords = AppPasswordServiceClient::new(channel(&node));
     users.create_user(by_operator(&node, new_user("ada"))).await.unwrap();
     let mut make = async || {
-        let order =
+        let command =
             pb::CreateAppPasswordRequest { user: "ada".into(), name: "phone".into(), ..Default::default() };
-        passwords.create_app_password(by_operator(&node, order)).await.unwrap();
+        passwords.create_app_password(by_operator(&node, command)).await.unwrap();
     };
     let count = || {
         let state = node.cluster().view();
         state.app_passwords_of(state.user_by_name("ada").unwrap().id).count()
     };
     let set = |keep_app_passwords| {
-        let order = pb::SetPasswordRequest {
+        let command = pb::SetPasswordRequest {
             user: "ada".into(),
             password: "another one".into(),
             keep_sessions: false,
             keep_app_passwords,
         };
-        by_operator(&node, order)
+        by_operator(&node, command)
     };
     let revoke = |app_passwords| {
         by_operator(&node, pb::RevokeUserSessionsRequest { user: "ada".into(), app_passwords })

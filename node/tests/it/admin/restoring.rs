@@ -18,13 +18,13 @@ async fn who_lost_the_token_while_the_file_was_sent_restores_nothing() {
     let bytes = std::fs::read(saved.path()).unwrap();
     let mut tokens = TokenServiceClient::new(channel(&node));
     for revoked in [true, false] {
-        let order =
+        let command =
             pb::CreateTokenRequest { name: format!("restores {revoked}"), role: "admin".into(), ttl_ms: 0 };
-        let made = tokens.create_token(by_operator(&node, order)).await.unwrap().into_inner();
+        let made = tokens.create_token(by_operator(&node, command)).await.unwrap().into_inner();
         let (send, parts) = mpsc::channel(4);
         let part = |part| pb::RestorePart { part: Some(part) };
-        let order = pb::RestoreOrder { size_bytes: bytes.len() as u64, ..Default::default() };
-        send.send(part(Part::Order(order))).await.unwrap();
+        let command = pb::RestoreOrder { size_bytes: bytes.len() as u64, ..Default::default() };
+        send.send(part(Part::Order(command))).await.unwrap();
         let mut snapshots = SnapshotServiceClient::new(channel(&node));
         let request = with(ReceiverStream::new(parts), &made.secret, &[]);
         let mut steps = snapshots.restore_snapshot(request).await.unwrap().into_inner();
@@ -34,8 +34,8 @@ async fn who_lost_the_token_while_the_file_was_sent_restores_nothing() {
         let first = steps.message().await.unwrap().unwrap().step;
         assert_eq!(first, Some(Step::ReceivedBytes(half.len() as u64)));
         if revoked {
-            let order = pb::RevokeTokenRequest { id: made.token.unwrap().id };
-            tokens.revoke_token(by_operator(&node, order)).await.unwrap();
+            let command = pb::RevokeTokenRequest { id: made.token.unwrap().id };
+            tokens.revoke_token(by_operator(&node, command)).await.unwrap();
         }
         let epoch = node.cluster().view().meta().revocation_epoch;
         send.send(part(Part::Data(rest.to_vec()))).await.unwrap();

@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use conclave_node::testing::TestNode;
-use conclave_state::{client::SigningAlgorithm, key::Stage};
+use conclave_state::{client::SigningAlgorithm, key::KeyStage};
 
 const DAY: Duration = Duration::from_hours(24);
 
-async fn stages(node: &TestNode) -> Vec<(SigningAlgorithm, Stage)> {
+async fn stages(node: &TestNode) -> Vec<(SigningAlgorithm, KeyStage)> {
     node.auth().rotate_what_is_due().await;
     node.auth().cluster().view().keys().map(|key| (key.algorithm, key.stage)).collect()
 }
 
-fn count(stages: &[(SigningAlgorithm, Stage)], wanted: fn(&Stage) -> bool) -> usize {
+fn count(stages: &[(SigningAlgorithm, KeyStage)], wanted: fn(&KeyStage) -> bool) -> usize {
     stages.iter().filter(|(_, stage)| wanted(stage)).count()
 }
 
@@ -21,9 +21,9 @@ async fn a_key_is_published_then_signs_then_is_kept_then_goes() {
     let node = TestNode::start().await;
     node.auth().clone().ensure_signing_keys(None).await;
     let tokens = node.auth().settings().tokens.clone();
-    let next = |stage: &Stage| *stage == Stage::Next;
-    let active = |stage: &Stage| matches!(stage, Stage::Active(_));
-    let retired = |stage: &Stage| matches!(stage, Stage::Retired { .. });
+    let next = |stage: &KeyStage| *stage == KeyStage::Next;
+    let active = |stage: &KeyStage| matches!(stage, KeyStage::Active(_));
+    let retired = |stage: &KeyStage| matches!(stage, KeyStage::Retired { .. });
     assert_eq!(stages(&node).await.len(), 3, "young keys stay alone");
     let before = node.auth().cluster().view();
     let old = before.active_key(SigningAlgorithm::Es256).unwrap().kid.clone();

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use conclave_auth::{Auth, derive::Derivation, program::app_password_hash};
+use conclave_auth::{Auth, machine_client::app_password_hash, write_key::WriteKey};
 use conclave_base::runtime::testing::SeededEntropy;
 use conclave_crypto::{
     handle::{HandleContents, HandleKind, HandleSecret, refresh_secret},
@@ -28,7 +28,7 @@ fn phase(node: &TestNode, current: ClusterSecret, accepted: Vec<ClusterSecret>) 
 
 fn derived(auth: &Auth) -> conclave_state::ids::RequestId {
     let keys = auth.deriving_keys();
-    Derivation::of_request(&keys.request, Some("again"), &[b"login"], &*auth.runtime().entropy).request()
+    WriteKey::of_request(&keys.request, Some("again"), &[b"login"], &*auth.runtime().entropy).request()
 }
 
 #[tokio::test]
@@ -102,16 +102,16 @@ async fn a_change_that_is_broken_off_leaves_the_old_secret_in_use() {
 async fn an_app_password_is_good_after_the_day_and_hashed_anew_when_it_is_used() {
     let node = TestNode::start().await;
     let (user, id, secret) = ([5; 16], [6; 16], HandleSecret::new([7; 32]));
-    let order = CreateUser { user_id: user.to_vec(), username: "ada".into(), ..Default::default() };
-    node.propose(Body::CreateUser(order)).await.unwrap();
-    let order = CreateAppPassword {
+    let command = CreateUser { user_id: user.to_vec(), username: "ada".into(), ..Default::default() };
+    node.propose(Body::CreateUser(command)).await.unwrap();
+    let command = CreateAppPassword {
         app_password_id: id.to_vec(),
         user_id: user.to_vec(),
         name: "phone".into(),
         secret_hash: app_password_hash(&node.auth().cluster_keys().app_password, &secret).to_vec(),
         ..Default::default()
     };
-    node.propose(Body::CreateAppPassword(order)).await.unwrap();
+    node.propose(Body::CreateAppPassword(command)).await.unwrap();
     phase(&node, new(), vec![TestNode::secret()]).tend_secret().await.unwrap();
     let third = phase(&node, new(), Vec::new());
     let row = || {

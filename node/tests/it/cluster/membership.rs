@@ -164,8 +164,8 @@ async fn the_leader_itself_can_be_replaced_and_the_lead_given_to_a_named_node() 
     assert_eq!(cluster.node(leader).change_members(to).await.unwrap(), Some(fourth));
     assert_eq!(cluster.leader().await, fourth);
     let other = if leader == 1 { 2 } else { 1 };
-    let order = ReplaceMember { old_node_id: fourth, new_node_id: leader };
-    cluster.node(other).change_members(MembersChange::Replace(order)).await.unwrap();
+    let command = ReplaceMember { old_node_id: fourth, new_node_id: leader };
+    cluster.node(other).change_members(MembersChange::Replace(command)).await.unwrap();
     cluster.kill(fourth).await;
     cluster.voters(&[1, 2, 3]).await;
     created(cluster.node(other), 1).await;

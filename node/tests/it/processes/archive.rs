@@ -51,8 +51,8 @@ impl World {
         let mut names = BTreeSet::new();
         for n in 0..USERS {
             let username = format!("{round}-{n}");
-            let order = v1::CreateUserRequest { username: username.clone(), ..Default::default() };
-            self.api.users().create(order).await.unwrap();
+            let command = v1::CreateUserRequest { username: username.clone(), ..Default::default() };
+            self.api.users().create(command).await.unwrap();
             names.insert(username);
         }
         (names, Instant::now())
@@ -88,7 +88,7 @@ impl World {
             let record = record.unwrap();
             let entry = LogEntry::decode(command_entry(&record)?).unwrap();
             match Command::decode(entry.command.as_slice()).unwrap().body? {
-                Body::CreateUser(order) => Some(order.username),
+                Body::CreateUser(command) => Some(command.username),
                 _ => None,
             }
         });

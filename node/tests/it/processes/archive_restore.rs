@@ -36,8 +36,8 @@ async fn every_disk_is_lost_amid_work_and_the_archive_brings_it_back() {
     let kept = sign_in(&house.demo, Way::EachToTheNextNode).await.unwrap();
     let revoked = sign_in(&house.demo, Way::EachToTheNextNode).await.unwrap();
     let admin = house.demo.cluster.admin.username.clone();
-    let order = v1::RevokeUserSessionsRequest { user: admin.clone(), ..Default::default() };
-    house.api().sessions().revoke_of_user(order).await.unwrap();
+    let command = v1::RevokeUserSessionsRequest { user: admin.clone(), ..Default::default() };
+    house.api().sessions().revoke_of_user(command).await.unwrap();
     let disabled =
         v1::UpdateUserRequest { user: "early-3".into(), disabled: Some(true), ..Default::default() };
     house.api().users().update(disabled).await.unwrap();

@@ -39,7 +39,7 @@ pub const PASSWORD: &str = "the account password";
 /// The real servers.
 pub struct Servers {
     child: Child,
-    orders: ChildStdin,
+    commands: ChildStdin,
     said: Lines<BufReader<ChildStdout>>,
     pub plc: String,
     pub pds: String,
@@ -62,9 +62,9 @@ impl Servers {
             .stdout(Stdio::piped())
             .spawn()
             .expect("node; `make test` installs it");
-        let (orders, said) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let (commands, said) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let (said, empty) = (BufReader::new(said).lines(), String::new());
-        let mut servers = Self { child, orders, said, plc: empty.clone(), pds: empty };
+        let mut servers = Self { child, commands, said, plc: empty.clone(), pds: empty };
         let at = servers.heard();
         (servers.plc, servers.pds) = (text(&at, "plc"), text(&at, "pds"));
         servers
@@ -81,8 +81,8 @@ impl Servers {
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"))
     }
 
-    pub fn told(&mut self, order: &str) -> Value {
-        writeln!(self.orders, "{order}").unwrap();
+    pub fn told(&mut self, command: &str) -> Value {
+        writeln!(self.commands, "{command}").unwrap();
         self.heard()
     }
 }
@@ -162,8 +162,8 @@ impl World {
             rule: Some(rule),
             ..Upstream::default()
         };
-        let order = CreateUpstream { upstream: Some(upstream) };
-        self.leader().node.propose(Body::CreateUpstream(order)).await.unwrap();
+        let command = CreateUpstream { upstream: Some(upstream) };
+        self.leader().node.propose(Body::CreateUpstream(command)).await.unwrap();
         for site in &self.nodes {
             let is_known = || site.node.cluster().view().upstream("atmosphere").is_some();
             conclave_node::testing::wait_until(is_known).await;
@@ -195,11 +195,11 @@ impl World {
     /// Redirects to the user's server from one node, and returns to another.
     pub async fn signs_in(&self, browser: &mut Browser, typed: &str, handle: &str, answer: &str) -> Page {
         self.tick();
-        let away = self.nodes[0].depart_as(browser, typed).await;
+        let away = self.nodes[0].start_login_as(browser, typed).await;
         assert_eq!(away.status, StatusCode::SEE_OTHER, "{}: {}", code_of(&away), away.text);
         let query = self.at_their_server(&away.location(), handle, answer).await;
         self.tick();
-        self.nodes[1].arrive(browser, &query).await
+        self.nodes[1].open_callback(browser, &query).await
     }
 
     /// The query with which the user's server redirects the browser back.
@@ -260,8 +260,8 @@ async fn what_a_real_account_shows_of_itself_is_taken_over() {
     image::RgbImage::from_pixel(200, 100, image::Rgb([0, 90, 0]))
         .write_to(&mut png, image::ImageFormat::Png)
         .unwrap();
-    let order = format!("profile {did} Alice {}", conclave_crypto::hex::encode(png.get_ref()));
-    let cid = text(&world.servers.told(&order), "cid");
+    let command = format!("profile {did} Alice {}", conclave_crypto::hex::encode(png.get_ref()));
+    let cid = text(&world.servers.told(&command), "cid");
     let page = world.signs_in(&mut Browser::default(), "alice.test", "alice.test", "accept").await;
     assert_eq!(page.location(), "/", "{}", page.text);
     let user = {
@@ -289,22 +289,22 @@ async fn who_moves_to_another_server_is_the_same_person_there_and_nobody_by_the_
     // A move between the two halves of a sign-in: the old server may not identify the account any more.
     world.tick();
     let mut browser = Browser::default();
-    let away = world.nodes[0].depart_as(&mut browser, "alice.test").await;
+    let away = world.nodes[0].start_login_as(&mut browser, "alice.test").await;
     let query = world.at_their_server(&away.location(), "alice.test", "accept").await;
     let there = text(&world.servers.told(&format!("move {did}")), "pds");
     assert_ne!(there, world.servers.pds);
     world.tick();
-    let page = world.nodes[1].arrive(&mut browser, &query).await;
+    let page = world.nodes[1].open_callback(&mut browser, &query).await;
     assert_eq!(code_of(&page), "atproto_subject_mismatch", "{}", page.text);
     assert_eq!(world.who(&mut browser).await, None);
 
     // The next sign-in uses the new server, and is the known user.
     world.tick();
-    let away = world.nodes[0].depart_as(&mut browser, "alice.test").await;
+    let away = world.nodes[0].start_login_as(&mut browser, "alice.test").await;
     assert!(away.location().starts_with(&there), "{}", away.location());
     let query = world.at_their_server(&away.location(), "alice.test", "accept").await;
     world.tick();
-    let page = world.nodes[1].arrive(&mut browser, &query).await;
+    let page = world.nodes[1].open_callback(&mut browser, &query).await;
     assert_eq!(page.location(), "/", "{} {}", page.status, page.text);
     assert_eq!(world.who(&mut browser).await.as_deref(), Some("alice.test"));
     let view = world.leader().node.cluster().view();
@@ -313,12 +313,12 @@ async fn who_moves_to_another_server_is_the_same_person_there_and_nobody_by_the_
     // If no server responds, the error says so, and the known user stays.
     world.tick();
     let mut other = Browser::default();
-    let away = world.nodes[0].depart_as(&mut other, "alice.test").await;
+    let away = world.nodes[0].start_login_as(&mut other, "alice.test").await;
     let query = world.at_their_server(&away.location(), "alice.test", "accept").await;
     world.servers.end();
-    let page = world.nodes[1].arrive(&mut other, &query).await;
+    let page = world.nodes[1].open_callback(&mut other, &query).await;
     assert_eq!(code_of(&page), "atproto_provider_unreachable", "{}", page.text);
-    let page = world.nodes[0].depart_as(&mut Browser::default(), &did).await;
+    let page = world.nodes[0].start_login_as(&mut Browser::default(), &did).await;
     assert_eq!(code_of(&page), "atproto_provider_unreachable", "{}", page.text);
     assert_eq!(world.who(&mut browser).await.as_deref(), Some("alice.test"));
 }
@@ -350,7 +350,7 @@ async fn a_no_another_person_and_a_new_handle_are_what_they_are() {
     // it.
     world.servers.told(&format!("rename {bob} robert.test"));
     world.names.know("robert.test", &bob);
-    let page = world.nodes[0].depart_as(&mut Browser::default(), "bob.test").await;
+    let page = world.nodes[0].start_login_as(&mut Browser::default(), "bob.test").await;
     assert_eq!(code_of(&page), "atproto_handle_mismatch");
     let mut renamed = Browser::default();
     let page = world.signs_in(&mut renamed, "robert.test", "robert.test", "accept").await;
@@ -377,13 +377,13 @@ async fn a_callback_is_answered_by_the_cluster_that_is_left_when_its_leader_is_g
     let leads = world.nodes.iter().position(|site| site.node.cluster().is_leader()).unwrap();
     let leader = world.nodes.remove(leads);
     let mut browser = Browser::default();
-    let away = world.nodes[0].depart_as(&mut browser, "alice.test").await;
+    let away = world.nodes[0].start_login_as(&mut browser, "alice.test").await;
     let query = world.at_their_server(&away.location(), "alice.test", "accept").await;
     leader.node.cluster().shutdown().await;
-    let page = world.nodes[1].arrive(&mut browser, &query).await;
+    let page = world.nodes[1].open_callback(&mut browser, &query).await;
     assert_eq!(page.location(), "/", "{} {}", page.status, page.text);
     assert_eq!(world.nodes[0].at_home(&mut browser).await.as_deref(), Some("alice.test"));
     // That response again, at the other node: it was spent.
-    let again = world.nodes[0].arrive(&mut browser, &query).await;
+    let again = world.nodes[0].open_callback(&mut browser, &query).await;
     assert_eq!(code_of(&again), "atproto_state_invalid");
 }

@@ -9,7 +9,7 @@ use conclave_config::{Config, Environment};
 use conclave_http::{HttpListener, ServerTls, TlsFiles};
 use conclave_node::testing::wait_until;
 use conclave_proto::command::v1::{ActivateSigningKey, command::Body};
-use conclave_state::{State, client::SigningAlgorithm, key::Stage};
+use conclave_state::{State, client::SigningAlgorithm, key::KeyStage};
 use http::StatusCode;
 use tokio_util::sync::CancellationToken;
 
@@ -113,7 +113,7 @@ impl Public {
     async fn steps(&mut self, after: Duration, when: &str, is_done: impl Fn(&State) -> bool) {
         self.world.passes(after.saturating_sub(MINUTE));
         let mut browser = Browser::default();
-        let away = self.world.nodes[0].depart_as(&mut browser, ALICE).await;
+        let away = self.world.nodes[0].start_login_as(&mut browser, ALICE).await;
         assert_eq!(away.status, StatusCode::SEE_OTHER, "{when}: {} {}", code_of(&away), away.text);
         let query = self.world.at_their_server(&away.location(), ALICE, "accept").await;
         assert!(!is_done(&self.view()), "{when}: not before it is due");
@@ -123,13 +123,13 @@ impl Public {
             wait_until(|| is_done(&site.node.cluster().view())).await;
         }
         rotating.abort();
-        let page = self.world.nodes[1].arrive(&mut browser, &query).await;
+        let page = self.world.nodes[1].open_callback(&mut browser, &query).await;
         Self::came_in(&page, when);
         self.signs_in(when).await;
     }
 }
 
-fn es256(state: &State, is_wanted: fn(&Stage) -> bool) -> bool {
+fn es256(state: &State, is_wanted: fn(&KeyStage) -> bool) -> bool {
     state.keys().any(|key| key.algorithm == SigningAlgorithm::Es256 && is_wanted(&key.stage))
 }
 
@@ -142,10 +142,10 @@ async fn a_cluster_of_the_internet_signs_people_in_at_a_real_server_through_ever
     public.signs_in("the first key").await;
 
     let due = tokens.signing_key_ttl.saturating_sub(tokens.signing_key_notice);
-    public.steps(due, "published", |state| es256(state, |stage| *stage == Stage::Next)).await;
+    public.steps(due, "published", |state| es256(state, |stage| *stage == KeyStage::Next)).await;
     assert_eq!((public.active(), public.key_count()), (first.clone(), 2));
 
-    let is_retired = |state: &State| es256(state, |stage| matches!(stage, Stage::Retired { .. }));
+    let is_retired = |state: &State| es256(state, |stage| matches!(stage, KeyStage::Retired { .. }));
     public.steps(tokens.signing_key_notice, "activated", is_retired).await;
     let second = public.active();
     assert_ne!(second, first);
@@ -155,15 +155,15 @@ async fn a_cluster_of_the_internet_signs_people_in_at_a_real_server_through_ever
 
     let kept = (tokens.access_ttl + HOUR * 24).saturating_sub(KEPT);
     public
-        .steps(kept, "retired", |state| !es256(state, |stage| matches!(stage, Stage::Retired { .. })))
+        .steps(kept, "retired", |state| !es256(state, |stage| matches!(stage, KeyStage::Retired { .. })))
         .await;
     assert_eq!((public.active(), public.key_count()), (second.clone(), 1));
 
     // An operator activates a key at once that the server, which has just fetched the keys, cannot know.
     public.world.leader().node.auth().publish_next_key(SigningAlgorithm::Es256).await.unwrap();
     let third = public.view().next_key(SigningAlgorithm::Es256).unwrap().kid.to_string();
-    let order = Body::ActivateSigningKey(ActivateSigningKey { kid: third.clone() });
-    public.world.leader().node.propose(order).await.unwrap();
+    let command = Body::ActivateSigningKey(ActivateSigningKey { kid: third.clone() });
+    public.world.leader().node.propose(command).await.unwrap();
     for site in &public.world.nodes {
         wait_until(|| {
             site.node.cluster().view().active_key(SigningAlgorithm::Es256).unwrap().kid.as_ref() == third

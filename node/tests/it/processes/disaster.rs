@@ -84,8 +84,8 @@ async fn create_users(demo: Arc<Demo>, done: Arc<Acknowledged>, writer: usize) {
     let api = api(&demo);
     for n in 0.. {
         let username = format!("user-{writer}-{n}");
-        let order = v1::CreateUserRequest { username: username.clone(), ..Default::default() };
-        if api.users().create(order).await.is_err() {
+        let command = v1::CreateUserRequest { username: username.clone(), ..Default::default() };
+        if api.users().create(command).await.is_err() {
             break;
         }
         done.users.lock().unwrap().push(username);

@@ -67,8 +67,8 @@ async fn a_form_ends_where_the_application_goes() {
     let party = RelyingParty::start().await;
     let (callback, bye) = (format!("{}/cb", party.first), format!("{}/bye", party.first));
     for (client, consent) in [("chain", "implicit"), ("chain-asks", "always")] {
-        let order = ["client", "create", "--id", client, "--redirect-uri", &callback, "--consent", consent];
-        demo.conclave(&[&order[..], &["--post-logout-redirect-uri", &bye]].concat());
+        let command = ["client", "create", "--id", client, "--redirect-uri", &callback, "--consent", consent];
+        demo.conclave(&[&command[..], &["--post-logout-redirect-uri", &bye]].concat());
     }
     let chromium = Chromium::start(demo.own_port(90)).await;
 

@@ -384,9 +384,9 @@ pub async fn create_guest(demo: &Demo) {
         .connect()
         .await
         .unwrap();
-    let order =
+    let command =
         CreateUserRequest { username: "guest".into(), password: PASSWORD.into(), ..Default::default() };
-    let mut request = tonic::Request::new(order);
+    let mut request = tonic::Request::new(command);
     request
         .metadata_mut()
         .insert("authorization", format!("Bearer {}", demo.cluster.admin.token).parse().unwrap());

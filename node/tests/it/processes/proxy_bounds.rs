@@ -35,8 +35,8 @@ async fn join_every_group(demo: &Demo) {
         format!("Bearer {}", demo.cluster.admin.token).parse().unwrap();
     for n in 1..MOST_GROUPS {
         let name = format!("{n:03}-{}", "g".repeat(60));
-        let order = CreateGroupRequest { name: name.clone(), ..Default::default() };
-        let mut request = tonic::Request::new(order);
+        let command = CreateGroupRequest { name: name.clone(), ..Default::default() };
+        let mut request = tonic::Request::new(command);
         request.metadata_mut().insert("authorization", bearer.clone());
         groups.create_group(request).await.unwrap();
         let mut request = tonic::Request::new(MemberRequest { group: name, user: "admin".into() });

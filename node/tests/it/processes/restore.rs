@@ -131,8 +131,8 @@ impl House {
     }
 
     pub async fn create(&self, name: &str) {
-        let order = v1::CreateUserRequest { username: name.into(), ..Default::default() };
-        self.api().users().create(order).await.unwrap();
+        let command = v1::CreateUserRequest { username: name.into(), ..Default::default() };
+        self.api().users().create(command).await.unwrap();
     }
 
     pub async fn ready(&self, nodes: &[u64]) {

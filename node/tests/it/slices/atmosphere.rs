@@ -91,20 +91,20 @@ impl Site {
     }
 
     /// Redirects to the user's server.
-    pub async fn depart_as(&self, browser: &mut Browser, handle: &str) -> Page {
+    pub async fn start_login_as(&self, browser: &mut Browser, handle: &str) -> Page {
         let page = self.atmosphere_page(browser, "/").await;
         self.typed(browser, &page, handle).await
     }
 
-    pub async fn arrive(&self, browser: &mut Browser, query: &str) -> Page {
+    pub async fn open_callback(&self, browser: &mut Browser, query: &str) -> Page {
         self.get(browser, &format!("/atproto/callback?{query}")).await
     }
 
     /// A whole sign-in: start, authorization and callback.
     pub async fn signs_in_as(&self, browser: &mut Browser, network: &Network, handle: &str) -> Page {
-        let away = self.depart_as(browser, handle).await;
+        let away = self.start_login_as(browser, handle).await;
         assert_eq!(away.status, StatusCode::SEE_OTHER, "{}", away.text);
-        self.arrive(browser, &network.allows(&away.location())).await
+        self.open_callback(browser, &network.allows(&away.location())).await
     }
 
     /// The account that the home page shows as signed in.
@@ -186,7 +186,7 @@ async fn an_application_gets_its_code_with_the_login_and_the_claims_name_the_did
     let mut browser = Browser::default();
     let page = site.atmosphere_page(&mut browser, &Site::authorize_url("web", &[])).await;
     let away = site.typed(&mut browser, &page, "alice.test").await;
-    let page = site.arrive(&mut browser, &network.allows(&away.location())).await;
+    let page = site.open_callback(&mut browser, &network.allows(&away.location())).await;
     // A new user exists once the login is complete; then the application gets its code.
     let code = match page.parameter("code") {
         Some(code) => code,
@@ -224,12 +224,12 @@ async fn who_is_not_listed_does_not_come_in_and_who_is_here_stays() {
     let mut browser = Browser::default();
     site.signs_in_as(&mut browser, &network, "alice.corp.test").await;
     assert_eq!(site.at_home(&mut browser).await.as_deref(), Some("alice.corp.test"));
-    let order = UpdateUpstream {
+    let command = UpdateUpstream {
         name: NAME.into(),
         rule: Some(UpstreamRule { admission: UpstreamAdmission::None.into(), ..UpstreamRule::default() }),
         ..UpdateUpstream::default()
     };
-    site.node.propose(Body::UpdateUpstream(order)).await.unwrap();
+    site.node.propose(Body::UpdateUpstream(command)).await.unwrap();
     let mut browser = Browser::default();
     site.signs_in_as(&mut browser, &network, &did(0)).await;
     assert!(site.at_home(&mut browser).await.is_some(), "who is here stays");
@@ -239,8 +239,8 @@ async fn who_is_not_listed_does_not_come_in_and_who_is_here_stays() {
     assert_eq!(page.shown("error-code"), "signup_not_allowed");
     // A disabled user cannot sign in.
     let user = site.node.cluster().view().identity(NAME, &did(0)).unwrap().user;
-    let order = UpdateUser { user_id: user.to_vec(), disabled: Some(true), ..UpdateUser::default() };
-    site.node.propose(Body::UpdateUser(order)).await.unwrap();
+    let command = UpdateUser { user_id: user.to_vec(), disabled: Some(true), ..UpdateUser::default() };
+    site.node.propose(Body::UpdateUser(command)).await.unwrap();
     network.says(|script| script.signs_in = did(0));
     let page = site.signs_in_as(&mut Browser::default(), &network, &did(0)).await;
     assert_eq!(page.shown("error-code"), "account_disabled");
@@ -291,7 +291,7 @@ async fn a_handle_that_is_not_confirmed_from_both_ends_is_nobodys() {
         let (site, network) = anybody().await;
         change(&network);
         let mut browser = Browser::default();
-        let page = site.depart_as(&mut browser, "alice.test").await;
+        let page = site.start_login_as(&mut browser, "alice.test").await;
         assert_eq!(code_of(&page), code, "{what}: {}", page.text);
         nobody(&site, &browser, &page, code);
         assert!(page.text.contains("value=\"alice.test\""), "what was typed stays: {}", page.text);
@@ -301,7 +301,7 @@ async fn a_handle_that_is_not_confirmed_from_both_ends_is_nobodys() {
         ["alice", "did:web:127.0.0.1", "did:web:a.test:path", "alice.local", "https://u@a.test", "a.test/x"]
     {
         let mut browser = Browser::default();
-        let page = site.depart_as(&mut browser, typed).await;
+        let page = site.start_login_as(&mut browser, typed).await;
         assert!(
             code_of(&page).starts_with("atproto_bad_identifier")
                 || code_of(&page).starts_with("atproto_did_unsupported"),
@@ -403,7 +403,7 @@ async fn a_server_that_breaks_a_promise_is_not_signed_in_at() {
         let (site, network) = anybody().await;
         change(&network);
         let mut browser = Browser::default();
-        let page = site.depart_as(&mut browser, "alice.test").await;
+        let page = site.start_login_as(&mut browser, "alice.test").await;
         assert_eq!(code_of(&page), code, "{what}: {}", page.text);
         nobody(&site, &browser, &page, code);
     }
@@ -452,10 +452,10 @@ async fn a_token_that_is_not_good_in_every_way_signs_nobody_in() {
         network.account(&did(1), "bob.test");
         network.says(|script| script.signs_in = did(0));
         let mut browser = Browser::default();
-        let away = site.depart_as(&mut browser, "alice.test").await;
+        let away = site.start_login_as(&mut browser, "alice.test").await;
         let query = network.allows(&away.location());
         change(&network);
-        let page = site.arrive(&mut browser, &query).await;
+        let page = site.open_callback(&mut browser, &query).await;
         assert_eq!(code_of(&page), code, "{what}: {}", page.text);
         nobody(&site, &browser, &page, code);
     }
@@ -465,7 +465,7 @@ async fn a_token_that_is_not_good_in_every_way_signs_nobody_in() {
 async fn an_answer_counts_once_in_the_browser_that_asked_and_from_the_server_that_was_asked() {
     let (site, network) = anybody().await;
     let mut browser = Browser::default();
-    let away = site.depart_as(&mut browser, "alice.test").await;
+    let away = site.start_login_as(&mut browser, "alice.test").await;
     let (state, code) = network.answers(&away.location());
     let query = |pairs: &[(&str, &str)]| super::site::encoded(pairs);
     let iss = network.url.as_str();
@@ -473,7 +473,7 @@ async fn an_answer_counts_once_in_the_browser_that_asked_and_from_the_server_tha
 
     let mut other = Browser::default();
     site.get(&mut other, "/login").await;
-    let page = site.arrive(&mut other, &good).await;
+    let page = site.open_callback(&mut other, &good).await;
     nobody(&site, &other, &page, "atproto_state_invalid");
     // That cookie in another browser.
     let stolen: Vec<(String, String)> = browser
@@ -483,7 +483,7 @@ async fn an_answer_counts_once_in_the_browser_that_asked_and_from_the_server_tha
         .map(|(n, v)| (n.clone(), v.clone()))
         .collect();
     other.cookies.extend(stolen);
-    let page = site.arrive(&mut other, &good).await;
+    let page = site.open_callback(&mut other, &good).await;
     nobody(&site, &other, &page, "atproto_state_invalid");
 
     for (what, answer, code_said) in [
@@ -508,7 +508,7 @@ async fn an_answer_counts_once_in_the_browser_that_asked_and_from_the_server_tha
         ("nothing", String::new(), "atproto_state_invalid"),
     ] {
         let mut same = Browser { cookies: browser.cookies.clone() };
-        let page = site.arrive(&mut same, &answer).await;
+        let page = site.open_callback(&mut same, &answer).await;
         assert_eq!(code_of(&page), code_said, "{what}");
         nobody(&site, &same, &page, code_said);
     }
@@ -520,7 +520,7 @@ async fn an_answer_counts_once_in_the_browser_that_asked_and_from_the_server_tha
         ("error", "access_denied"),
         ("error_description", "<script>alert(1)</script>"),
     ]);
-    let page = site.arrive(&mut same, &no).await;
+    let page = site.open_callback(&mut same, &no).await;
     nobody(&site, &same, &page, "atproto_denied");
     assert!(!page.text.contains("alert(1)"));
 
@@ -528,19 +528,19 @@ async fn an_answer_counts_once_in_the_browser_that_asked_and_from_the_server_tha
     let pages = join_all((0..8).map(|_| {
         let mut same = Browser { cookies: browser.cookies.clone() };
         let (site, good) = (&site, &good);
-        async move { site.arrive(&mut same, good).await }
+        async move { site.open_callback(&mut same, good).await }
     }))
     .await;
     assert_eq!(pages.iter().filter(|page| page.status == StatusCode::SEE_OTHER).count(), 1);
     assert_eq!(site.atmosphere_people(), 1);
     let mut same = Browser { cookies: browser.cookies.clone() };
     let written = site.node.cluster().view().index();
-    let page = site.arrive(&mut same, &good).await;
+    let page = site.open_callback(&mut same, &good).await;
     assert_eq!(code_of(&page), "atproto_state_invalid", "{}", page.text);
     assert_eq!(site.node.cluster().view().index(), written, "the log does not grow by it");
     // The callback comes too late.
     site.node.clock().advance(std::time::Duration::from_hours(1));
-    let page = site.arrive(&mut browser, &good).await;
+    let page = site.open_callback(&mut browser, &good).await;
     assert_eq!(code_of(&page), "atproto_state_invalid");
 }
 
@@ -575,7 +575,7 @@ async fn no_address_inside_is_ever_connected_to() {
         format!("http://localhost:{port}"),
     ] {
         let mut browser = Browser::default();
-        let page = site.depart_as(&mut browser, &typed).await;
+        let page = site.start_login_as(&mut browser, &typed).await;
         assert!(!page.status.is_redirection() && !page.status.is_success(), "{typed}: {}", page.text);
     }
     assert_eq!(network.asked.load(Ordering::SeqCst), 0, "no connection, no question");
@@ -598,7 +598,7 @@ async fn people_who_share_an_address_do_not_pay_for_each_others_success() {
         assert_eq!(page.location(), "/", "{n}: {}", page.text);
     }
     for n in 0..4 {
-        let page = site.depart_as(&mut Browser::default(), "alice.test").await;
+        let page = site.start_login_as(&mut Browser::default(), "alice.test").await;
         assert_eq!(page.status == StatusCode::TOO_MANY_REQUESTS, n == 3, "{n}: {}", page.text);
     }
 }
@@ -626,10 +626,10 @@ async fn what_may_be_reached_for_others_is_not_reached_for_whoever_types_its_nam
         network.says(|script| {
             drop(script.documents.get_mut(&did(0)).unwrap().insert("service".into(), service));
         });
-        let page = site.depart_as(&mut Browser::default(), &did(0)).await;
+        let page = site.start_login_as(&mut Browser::default(), &did(0)).await;
         assert_eq!(code_of(&page), "atproto_provider_blocked", "{scheme}: {}", page.text);
     }
-    let page = site.depart_as(&mut Browser::default(), &format!("https://pds.localhost:{port}")).await;
+    let page = site.start_login_as(&mut Browser::default(), &format!("https://pds.localhost:{port}")).await;
     assert_eq!(code_of(&page), "atproto_provider_blocked", "{}", page.text);
     assert!(inside.accept().is_err(), "no connection was made");
 }
@@ -671,7 +671,7 @@ async fn the_first_comes_by_the_link_and_two_with_one_link_are_one_administrator
     for (n, (browser, query)) in on_the_way.iter_mut().enumerate() {
         network.says(|script| script.signs_in = did(u8::try_from(n).unwrap()));
         // At the node on which the login was not started.
-        pages.push(others[1 - n].arrive(browser, query).await);
+        pages.push(others[1 - n].open_callback(browser, query).await);
     }
     assert_eq!(pages[0].location(), "/", "{}", pages[0].text);
     assert_eq!(pages[1].shown("error-code"), "not_allowed");
@@ -693,7 +693,7 @@ async fn people_link_their_account_and_take_it_back() {
     let page = site.get(&mut browser, &page.location()).await;
     assert!(page.text.contains("Link your Atmosphere account"));
     let away = site.typed(&mut browser, &page, "alice.test").await;
-    let page = site.arrive(&mut browser, &network.allows(&away.location())).await;
+    let page = site.open_callback(&mut browser, &network.allows(&away.location())).await;
     assert_eq!(page.location(), "/", "{}", page.text);
     let mut elsewhere = Browser::default();
     site.signs_in_as(&mut elsewhere, &network, "alice.test").await;
@@ -713,10 +713,10 @@ async fn a_login_begins_at_one_node_and_ends_at_another_after_the_leader_is_gone
     add(&leader, UpstreamRule { admission: UpstreamAdmission::Any.into(), ..UpstreamRule::default() }).await;
     wait_until(|| first.node.cluster().view().upstream(NAME).is_some()).await;
     let mut browser = Browser::default();
-    let away = first.depart_as(&mut browser, "alice.test").await;
+    let away = first.start_login_as(&mut browser, "alice.test").await;
     let query = network.allows(&away.location());
     leader.node.cluster().shutdown().await;
-    let page = second.arrive(&mut browser, &query).await;
+    let page = second.open_callback(&mut browser, &query).await;
     assert_eq!(page.location(), "/", "{} {}", page.status, page.text);
     assert_eq!(first.at_home(&mut browser).await.as_deref(), Some("alice.test"));
 }
@@ -725,13 +725,13 @@ async fn a_login_begins_at_one_node_and_ends_at_another_after_the_leader_is_gone
 async fn a_server_that_is_down_is_named_as_what_it_is_and_nothing_else_suffers() {
     let (site, network) = anybody().await;
     let mut browser = Browser::default();
-    let away = site.depart_as(&mut browser, "alice.test").await;
+    let away = site.start_login_as(&mut browser, "alice.test").await;
     let query = network.allows(&away.location());
     network.stop().await;
-    let page = site.arrive(&mut browser, &query).await;
+    let page = site.open_callback(&mut browser, &query).await;
     nobody(&site, &browser, &page, "atproto_provider_unreachable");
     let mut other = Browser::default();
-    let page = site.depart_as(&mut other, &did(0)).await;
+    let page = site.start_login_as(&mut other, &did(0)).await;
     nobody(&site, &other, &page, "atproto_provider_unreachable");
     let mut ada = Browser::default();
     site.sign_in_at(&mut ada, "/", "ada", PASSWORD).await;
@@ -788,7 +788,7 @@ async fn a_cluster_on_the_internet_proves_itself_by_a_key_that_every_node_publis
     assert_eq!(document["jwks_uri"], "https://id.example.com/oauth-client-jwks.json");
 
     let mut browser = Browser::default();
-    let away = sites[0].depart_as(&mut browser, "alice.test").await;
+    let away = sites[0].start_login_as(&mut browser, "alice.test").await;
     let pushed = network.last_pushed();
     let keys: Value = serde_json::from_str(&documents[2]).unwrap();
     let assertion = &pushed["client_assertion"];
@@ -804,7 +804,7 @@ async fn a_cluster_on_the_internet_proves_itself_by_a_key_that_every_node_publis
     let claims: Value = serde_json::from_slice(&claims).unwrap();
     assert_eq!((&claims["iss"], &claims["sub"]), (&document["client_id"], &document["client_id"]));
     assert_eq!(claims["aud"], network.url.as_str());
-    let page = sites[1].arrive(&mut browser, &network.allows(&away.location())).await;
+    let page = sites[1].open_callback(&mut browser, &network.allows(&away.location())).await;
     assert_eq!(page.location(), "/", "{}", page.text);
     assert_eq!(sites[2].at_home(&mut browser).await.as_deref(), Some("alice.test"));
     // Not offered on a loopback URL: there the client needs no document.

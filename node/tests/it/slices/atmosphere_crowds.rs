@@ -11,10 +11,10 @@ use std::{
 
 use conclave_auth::{
     AuthError,
-    complete::Origin,
-    derive::Derivation,
-    ticket::{Step, Target},
-    upstream::{Flight, Identity, UpstreamError},
+    complete::LoginOrigin,
+    ticket::{LoginStep, LoginTarget},
+    upstream::{UpstreamError, UpstreamIdentity, UpstreamLogin},
+    write_key::WriteKey,
 };
 use conclave_node::testing::{TestNode, wait_until};
 use conclave_proto::command::v1::{UpdateUpstream, UpstreamAdmission, UpstreamRule, command::Body};
@@ -41,12 +41,13 @@ fn nth(n: u32, who: char) -> String {
 /// Signs in as this DID with the first token; true if it succeeded.
 async fn comes_first(node: &TestNode, did: String, token: &[u8]) -> bool {
     let auth = node.auth();
-    let ticket = auth.ticket(Step::Login { fresh: false }, Target::Home, Some("browser"));
-    let flight = Flight::landed(ticket, NAME);
-    let identity = Identity { subject: did, first_token_hash: digest(token), ..Identity::default() };
-    let derivation = Derivation::fresh(&auth.cluster_keys().request, &*node.runtime().entropy);
-    let origin = Origin { user_agent: String::new(), address: String::new() };
-    match auth.arrive_upstream(&flight, &identity, &derivation, None, origin).await {
+    let ticket = auth.ticket(LoginStep::Login { fresh: false }, LoginTarget::Home, Some("browser"));
+    let login = UpstreamLogin::of_verified_callback(ticket, NAME);
+    let identity =
+        UpstreamIdentity { subject: did, first_token_hash: digest(token), ..UpstreamIdentity::default() };
+    let write_key = WriteKey::fresh(&auth.cluster_keys().request, &*node.runtime().entropy);
+    let origin = LoginOrigin { user_agent: String::new(), address: String::new() };
+    match auth.complete_upstream_login(&login, &identity, &write_key, None, origin).await {
         Ok(_) => true,
         Err(UpstreamError::NotListed) => false,
         Err(UpstreamError::Failed(AuthError::Refused(refusal))) if refusal.reason == Reason::NotAdmitted => {
@@ -69,8 +70,8 @@ async fn of_two_who_come_with_the_first_token_to_two_nodes_one_is_administrator_
         rule: Some(listed(&[], &[])),
         ..Default::default()
     };
-    let order = conclave_proto::command::v1::CreateUpstream { upstream: Some(upstream) };
-    nodes[leads].propose(Body::CreateUpstream(order)).await.unwrap();
+    let command = conclave_proto::command::v1::CreateUpstream { upstream: Some(upstream) };
+    nodes[leads].propose(Body::CreateUpstream(command)).await.unwrap();
     for race in 0..RACES {
         let token = race.to_be_bytes();
         let rule = UpstreamRule {
@@ -78,8 +79,8 @@ async fn of_two_who_come_with_the_first_token_to_two_nodes_one_is_administrator_
             first_group_id: admins.to_vec(),
             ..listed(&[], &[])
         };
-        let order = UpdateUpstream { name: NAME.into(), rule: Some(rule), ..UpdateUpstream::default() };
-        let index = nodes[leads].propose(Body::UpdateUpstream(order)).await.unwrap().index;
+        let command = UpdateUpstream { name: NAME.into(), rule: Some(rule), ..UpdateUpstream::default() };
+        let index = nodes[leads].propose(Body::UpdateUpstream(command)).await.unwrap().index;
         for node in &nodes {
             wait_until(|| node.cluster().view().index() >= index).await;
         }
@@ -145,7 +146,7 @@ async fn a_thousand_starts_at_a_dead_host_hold_a_few_sockets_and_nobody_else_up(
         let (site, origin) = (&site, &origin);
         async move {
             let mut browser = Browser::default();
-            code_of(&site.depart_as(&mut browser, origin).await)
+            code_of(&site.start_login_as(&mut browser, origin).await)
         }
     }));
     let others = async {

@@ -43,21 +43,21 @@ impl Site {
     }
 
     async fn invites(&self, number: u8, who: &str) -> Result<(), Reason> {
-        let order = InviteIdentity {
+        let command = InviteIdentity {
             upstream: NAME.into(),
             invitation_id: vec![number; 16],
             who: who.into(),
             group_ids: vec![self.node.group("invited").await.to_vec()],
             ttl_ms: u64::try_from(DAY.as_millis()).unwrap(),
         };
-        match self.node.propose(Body::InviteIdentity(order)).await {
+        match self.node.propose(Body::InviteIdentity(command)).await {
             Ok(_) => Ok(()),
             Err(conclave_cluster::ProposeError::Refused(refusal)) => Err(refusal.reason),
             Err(other) => panic!("{other}"),
         }
     }
 
-    fn identity(&self, did: &str) -> Option<Arc<conclave_state::upstream::Identity>> {
+    fn identity(&self, did: &str) -> Option<Arc<conclave_state::upstream::LinkedIdentity>> {
         self.node.cluster().view().identity(NAME, did).cloned()
     }
 }
@@ -71,8 +71,8 @@ async fn applications_are_told_the_did_and_the_handle_while_it_is_verified_and_n
         admission: UpstreamAdmission::Any.into(),
         ..UpstreamRule::default()
     };
-    let order = UpdateUpstream { name: NAME.into(), rule: Some(rule), ..UpdateUpstream::default() };
-    site.node.propose(Body::UpdateUpstream(order)).await.unwrap();
+    let command = UpdateUpstream { name: NAME.into(), rule: Some(rule), ..UpdateUpstream::default() };
+    site.node.propose(Body::UpdateUpstream(command)).await.unwrap();
     let mut browser = Browser::default();
     site.signs_in_as(&mut browser, &network, "alice.test").await;
     let told = site.told(&mut browser).await;
@@ -125,12 +125,12 @@ async fn an_invitation_lets_in_whom_the_rule_would_not_once_on_whichever_node_it
         let mut arriving = Vec::new();
         for site in &sites[..2] {
             let mut browser = Browser::default();
-            let away = site.depart_as(&mut browser, &handle).await;
+            let away = site.start_login_as(&mut browser, &handle).await;
             arriving.push((browser, network.allows_as(&away.location(), &own)));
         }
         let (mut left, mut right) = (arriving.remove(0), arriving.remove(0));
-        let (a, b) = tokio::join!(async { sites[1].arrive(&mut left.0, &left.1).await }, async {
-            sites[2].arrive(&mut right.0, &right.1).await
+        let (a, b) = tokio::join!(async { sites[1].open_callback(&mut left.0, &left.1).await }, async {
+            sites[2].open_callback(&mut right.0, &right.1).await
         });
         assert!([&a, &b].iter().any(|page| page.status == StatusCode::SEE_OTHER), "{} {}", a.text, b.text);
         let view = leader.node.cluster().confirmed_view().await.unwrap();
@@ -311,21 +311,21 @@ async fn an_account_that_moved_is_the_same_person_and_one_that_moves_meanwhile_s
     let person = site.identity(&did(0)).unwrap().user;
     // The account moves while the user is at the old server, which still vouches for it.
     let mut browser = Browser::default();
-    let away = site.depart_as(&mut browser, "alice.test").await;
+    let away = site.start_login_as(&mut browser, "alice.test").await;
     let query = old.allows_as(&away.location(), &did(0));
     moves_to(&new.url);
-    let page = site.arrive(&mut browser, &query).await;
+    let page = site.open_callback(&mut browser, &query).await;
     assert_eq!((code_of(&page).as_str(), page.status), ("atproto_subject_mismatch", StatusCode::FORBIDDEN));
     assert!(site.at_home(&mut browser).await.is_none());
     // Then the user is redirected to the new server, and is the known user.
-    let away = site.depart_as(&mut browser, "alice.test").await;
-    let page = site.arrive(&mut browser, &new.allows_as(&away.location(), &did(0))).await;
+    let away = site.start_login_as(&mut browser, "alice.test").await;
+    let page = site.open_callback(&mut browser, &new.allows_as(&away.location(), &did(0))).await;
     assert_eq!(page.location(), "/", "{}", page.text);
     assert_eq!(site.identity(&did(0)).unwrap().user, person);
     assert_eq!(site.at_home(&mut browser).await, site.at_home(&mut before).await);
     // The old server cannot sign in this account any more, even if the user names it.
     let mut browser = Browser::default();
-    let away = site.depart_as(&mut browser, &old.url).await;
-    let page = site.arrive(&mut browser, &old.allows_as(&away.location(), &did(0))).await;
+    let away = site.start_login_as(&mut browser, &old.url).await;
+    let page = site.open_callback(&mut browser, &old.allows_as(&away.location(), &did(0))).await;
     assert_eq!(code_of(&page), "atproto_subject_mismatch");
 }

@@ -126,9 +126,9 @@ async fn a_login_ends_with_the_key_that_it_began_with() {
     // The login starts seconds before the second key is known, and ends seconds after.
     world.passes(ALMOST_KNOWN_FOR);
     let mut browser = Browser::default();
-    let away = world.site.depart_as(&mut browser, "alice.test").await;
+    let away = world.site.start_login_as(&mut browser, "alice.test").await;
     world.passes(MOMENT * 2);
-    let page = world.site.arrive(&mut browser, &world.network.allows(&away.location())).await;
+    let page = world.site.open_callback(&mut browser, &world.network.allows(&away.location())).await;
     assert_eq!(page.location(), "/", "{}", page.text);
     assert_eq!(kid(&world.network.told.lock().unwrap()["client_assertion"]), first);
     assert_eq!(world.signs_in().await, second);
@@ -140,8 +140,8 @@ async fn a_key_that_is_taken_back_proves_nothing_more_however_young_the_other_is
     let first = world.active();
     world.passes(KNOWN_FOR);
     let second = world.rotates_at_once().await;
-    let order = RetireSigningKey { kid: first.clone() };
-    world.site.node.propose(Body::RetireSigningKey(order)).await.unwrap();
+    let command = RetireSigningKey { kid: first.clone() };
+    world.site.node.propose(Body::RetireSigningKey(command)).await.unwrap();
     assert_eq!(world.signs_in().await, second);
     let keys: Value = world.site.get(&mut Browser::default(), "/oauth-client-jwks.json").await.json();
     assert_eq!(keys["keys"].as_array().unwrap().len(), 1, "{keys}");

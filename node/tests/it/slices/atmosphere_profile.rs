@@ -161,12 +161,12 @@ async fn nothing_is_asked_where_it_is_turned_off_and_a_picture_of_others_stays()
     signs_in(&site, &network).await;
     assert_eq!(alice(&site).display_name, "");
     // Nor does it replace a value that an administrator set.
-    let order = SetPicture {
+    let command = SetPicture {
         user_id: alice(&site).id.to_vec(),
         jpeg: vec![0xff, 0xd8, 0xff, 0xe0],
         source: "an administrator".into(),
     };
-    site.node.propose(Body::SetPicture(order)).await.unwrap();
+    site.node.propose(Body::SetPicture(command)).await.unwrap();
     signs_in(&site, &network).await;
     assert_eq!(picture(&site).unwrap().source, "an administrator");
 }

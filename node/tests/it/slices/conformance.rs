@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_crypto::jwk::Alg;
 use conclave_node::testing::START_MS;
-use conclave_proto::command::v1::{Attribute, Attributes, Scopes, UpdateUser, command::Body as Order};
+use conclave_proto::command::v1::{Attribute, Attributes, Scopes, UpdateUser, command::Body as Command};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 
@@ -53,7 +53,7 @@ impl Plan {
         let user_id = site.node.cluster().view().user_by_name("ada").unwrap().id.to_vec();
         let attributes =
             attributes.map(|(name, value)| Attribute { name: name.into(), value: value.into() }).to_vec();
-        let order = UpdateUser {
+        let command = UpdateUser {
             user_id,
             display_name: Some("Ada Lovelace".into()),
             email: Some("ada@example.test".into()),
@@ -61,7 +61,7 @@ impl Plan {
             attributes: Some(Attributes { entries: attributes }),
             ..UpdateUser::default()
         };
-        site.node.propose(Order::UpdateUser(order)).await.unwrap();
+        site.node.propose(Command::UpdateUser(command)).await.unwrap();
         site.change("web", |c| {
             c.pkce_optional = Some(true);
             let scopes = ["openid", "profile", "email", "address", "phone", "offline_access"];

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use conclave_forward_auth::IDENTITY_HEADERS;
-use conclave_proto::command::v1::{UpdateApplication, command::Body as Order};
+use conclave_proto::command::v1::{UpdateApplication, command::Body as Command};
 use http::{HeaderValue, Request, StatusCode};
 
 use super::site::{Browser, PASSWORD, Page, Site};
@@ -144,18 +144,18 @@ async fn who_is_not_in_the_group_gets_a_page_that_says_so() {
 
 #[tokio::test]
 async fn leaving_the_group_or_signing_out_counts_at_the_next_check() {
-    use conclave_proto::command::v1::{RemoveGroupMember, RevokeUserSessions, command::Body as Order};
+    use conclave_proto::command::v1::{RemoveGroupMember, RevokeUserSessions, command::Body as Command};
     let site = Site::open().await;
     let ada = site.node.cluster().view().user_by_name("ada").unwrap().id;
     let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
     let group_id = site.node.group("staff").await.to_vec();
     site.node
-        .propose(Order::RemoveGroupMember(RemoveGroupMember { group_id, user_id: ada.to_vec() }))
+        .propose(Command::RemoveGroupMember(RemoveGroupMember { group_id, user_id: ada.to_vec() }))
         .await
         .unwrap();
     assert_eq!(Check::of("caddy").send(&site, &cookie).await.status, StatusCode::FORBIDDEN);
     site.node
-        .propose(Order::RevokeUserSessions(RevokeUserSessions {
+        .propose(Command::RevokeUserSessions(RevokeUserSessions {
             user_id: ada.to_vec(),
             ..Default::default()
         }))
@@ -333,7 +333,7 @@ async fn a_node_that_is_cut_off_refuses_unless_the_application_would_rather_be_o
     let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
     let open_for = |ms| {
         let application_id = site.node.cluster().view().application_by_slug("app").unwrap().id.to_vec();
-        Order::UpdateApplication(UpdateApplication {
+        Command::UpdateApplication(UpdateApplication {
             application_id,
             serve_known_for_ms: Some(ms),
             ..Default::default()
@@ -383,12 +383,12 @@ async fn the_short_way_says_what_the_long_way_says_and_forgets_with_the_state() 
     // Once the state has another version, no response uses the earlier one.
     let state = site.node.cluster().view();
     let user = state.user_by_name("ada").unwrap();
-    let order = conclave_proto::command::v1::UpdateUser {
+    let command = conclave_proto::command::v1::UpdateUser {
         user_id: user.id.to_vec(),
         display_name: Some("Countess".into()),
         ..Default::default()
     };
-    site.node.propose(Order::UpdateUser(order)).await.unwrap();
+    site.node.propose(Command::UpdateUser(command)).await.unwrap();
     let page = Check::of("traefik").send(&site, &cookie).await;
     assert_eq!(page.headers["remote-name"], "Countess");
     // Checks that have to wait, and requests of untrusted peers, go through the router.

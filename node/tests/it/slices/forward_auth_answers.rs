@@ -3,7 +3,7 @@
 use conclave_forward_auth::{IDENTITY_HEADERS, MAX_HEAD_BYTES};
 use conclave_proto::command::v1::{
     Access, AddGroupMember, CheckRules, CreateGroup, HeaderProfile, HeaderText, IdentityHeaders,
-    UpdateApplication, UpdateUser, command::Body as Order,
+    UpdateApplication, UpdateUser, command::Body as Command,
 };
 use http::StatusCode;
 
@@ -25,14 +25,14 @@ fn head_bytes(page: &Page) -> usize {
 
 async fn update(site: &Site, change: impl FnOnce(&mut UpdateApplication)) {
     let id = site.node.cluster().view().application_by_slug("app").unwrap().id;
-    let mut order = UpdateApplication { application_id: id.to_vec(), ..Default::default() };
-    change(&mut order);
-    site.node.propose(Order::UpdateApplication(order)).await.unwrap();
+    let mut command = UpdateApplication { application_id: id.to_vec(), ..Default::default() };
+    change(&mut command);
+    site.node.propose(Command::UpdateApplication(command)).await.unwrap();
 }
 
 async fn choose(site: &Site, profile: HeaderProfile, text: HeaderText) {
     let headers = IdentityHeaders { profile: profile.into(), text: text.into() };
-    update(site, |order| order.identity_headers = Some(headers)).await;
+    update(site, |command| command.identity_headers = Some(headers)).await;
 }
 
 /// Adds ada to as many groups as a user can be in, each with the longest name; the last one is in the application's
@@ -44,15 +44,17 @@ async fn join_every_group(site: &Site) -> String {
         let group_id = site.node.bytes::<16>().to_vec();
         let name = format!("{n:03}-{}", "g".repeat(60));
         let group = CreateGroup { group_id: group_id.clone(), name: name.clone(), ..Default::default() };
-        site.node.propose(Order::CreateGroup(group)).await.unwrap();
+        site.node.propose(Command::CreateGroup(group)).await.unwrap();
         let member = AddGroupMember { group_id: group_id.clone(), user_id: user_id.clone() };
-        site.node.propose(Order::AddGroupMember(member)).await.unwrap();
+        site.node.propose(Command::AddGroupMember(member)).await.unwrap();
         last = (group_id, name);
     }
     let (group_id, name) = last;
     let staff = site.node.group("staff").await.to_vec();
-    update(site, |order| order.access = Some(Access { everyone: false, group_ids: vec![staff, group_id] }))
-        .await;
+    update(site, |command| {
+        command.access = Some(Access { everyone: false, group_ids: vec![staff, group_id] })
+    })
+    .await;
     name
 }
 
@@ -89,12 +91,12 @@ async fn an_application_is_told_in_the_profile_that_it_chose_and_every_name_is_w
 async fn names_outside_ascii_are_written_as_the_application_wants_them() {
     let site = Site::open().await;
     let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
-    let order = UpdateUser {
+    let command = UpdateUser {
         user_id: site.node.cluster().view().user_by_name("ada").unwrap().id.to_vec(),
         display_name: Some("Zoë Дима".into()),
         ..Default::default()
     };
-    site.node.propose(Order::UpdateUser(order)).await.unwrap();
+    site.node.propose(Command::UpdateUser(command)).await.unwrap();
     for (text, written) in [
         (HeaderText::Unspecified, "Zoë Дима".as_bytes()),
         (HeaderText::Percent, b"Zo%C3%AB %D0%94%D0%B8%D0%BC%D0%B0"),
@@ -121,7 +123,8 @@ async fn the_longest_answer_stays_within_its_bound_and_says_what_it_left_out() {
     {
         for assertion in [false, true] {
             choose(&site, profile, HeaderText::Unspecified).await;
-            update(&site, |order| order.check = Some(CheckRules { assertion, ..Default::default() })).await;
+            update(&site, |command| command.check = Some(CheckRules { assertion, ..Default::default() }))
+                .await;
             let page = Check::of("traefik").send(&site, &cookie).await;
             assert_eq!(page.status, StatusCode::OK, "{}", page.text);
             let bytes = head_bytes(&page);
@@ -225,7 +228,7 @@ async fn nginx_is_given_the_page_of_a_refusal_whole() {
         (StatusCode::SERVICE_UNAVAILABLE, "try_again")
     );
     assert!(admitted.headers.get("remote-user").is_none() && admitted.headers.contains_key("retry-after"));
-    update(&site, |order| order.access = Some(Access::default())).await;
+    update(&site, |command| command.access = Some(Access::default())).await;
     let denied = page(cookie).await;
     assert_eq!(denied.status, StatusCode::FORBIDDEN);
     assert!(!denied.shown("decision-id").is_empty() && denied.shown("request-id").len() == 32);
@@ -324,7 +327,7 @@ async fn each_refusal_of_the_check_is_in_the_log_under_the_request_id_of_its_pag
         assert_eq!(page.status, StatusCode::FORBIDDEN, "{reason}");
         crate::cluster::logs::heard(&[&page.shown("request-id"), reason]).await;
     }
-    update(&site, |order| order.access = Some(Access::default())).await;
+    update(&site, |command| command.access = Some(Access::default())).await;
     let page = check().send(&site, &cookie).await;
     crate::cluster::logs::heard(&[&page.shown("request-id"), &page.shown("decision-id"), "ada"]).await;
 }

@@ -1,11 +1,11 @@
 //! The check in cases other than a user on one host: programs, whole domains, Envoy over gRPC, applications that want
 //! proof; and a browser in a redirect loop.
 
-use std::{path::Path, process::Command, sync::Arc};
+use std::{path::Path, process, sync::Arc};
 
 use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use conclave_auth::{policy::document::Document, program::app_password_hash};
+use conclave_auth::{machine_client::app_password_hash, policy::document::Document};
 use conclave_crypto::{
     handle::{HandleKind, HandleSecret},
     jwk::Alg,
@@ -17,7 +17,7 @@ use conclave_node::{boot, testing::TestNode};
 use conclave_proto::{
     command::v1::{
         CheckRules, CreateAppPassword, CreateApplication, Hosts, RevokeAppPassword, SetPolicy,
-        UpdateApplication, UpdateUser, Uris, command::Body as Order,
+        UpdateApplication, UpdateUser, Uris, command::Body as Command,
     },
     envoy::auth::v3::{
         self as envoy, authorization_client::AuthorizationClient, check_response::HttpResponse,
@@ -37,13 +37,13 @@ fn app(site: &Site) -> Vec<u8> {
 
 async fn policy(site: &Site, text: &str) {
     let document = Document::from_toml(text).unwrap().to_row(&site.node.cluster().view()).unwrap();
-    let order = SetPolicy { application_id: app(site), policy: Some(document), ..Default::default() };
-    site.node.propose(Order::SetPolicy(order)).await.unwrap();
+    let command = SetPolicy { application_id: app(site), policy: Some(document), ..Default::default() };
+    site.node.propose(Command::SetPolicy(command)).await.unwrap();
 }
 
 async fn rules(site: &Site, check: CheckRules) {
-    let order = UpdateApplication { application_id: app(site), check: Some(check), ..Default::default() };
-    site.node.propose(Order::UpdateApplication(order)).await.unwrap();
+    let command = UpdateApplication { application_id: app(site), check: Some(check), ..Default::default() };
+    site.node.propose(Command::UpdateApplication(command)).await.unwrap();
 }
 
 /// An app password of ada, as the command prints it.
@@ -51,7 +51,7 @@ async fn app_password(site: &Site, only: Vec<u8>, ttl_ms: u64) -> (Vec<u8>, Stri
     let id = site.node.bytes::<16>();
     let secret = HandleSecret::new(site.node.bytes());
     let auth = site.node.auth();
-    let order = CreateAppPassword {
+    let command = CreateAppPassword {
         app_password_id: id.to_vec(),
         user_id: site.node.cluster().view().user_by_name("ada").unwrap().id.to_vec(),
         application_id: only,
@@ -60,7 +60,7 @@ async fn app_password(site: &Site, only: Vec<u8>, ttl_ms: u64) -> (Vec<u8>, Stri
         ttl_ms,
         secret_id: auth.cluster_keys().secret_check.to_vec(),
     };
-    let made = site.node.propose(Order::CreateAppPassword(order)).await.unwrap();
+    let made = site.node.propose(Command::CreateAppPassword(command)).await.unwrap();
     (id.to_vec(), auth.issue(HandleKind::AppPassword, id, secret, 0, made.index))
 }
 
@@ -129,7 +129,7 @@ async fn a_program_comes_in_with_an_app_password_where_the_application_takes_the
     site.node.clock().advance(std::time::Duration::from_secs(2));
     assert_eq!(program(&basic("ada", &over)).send(&site, "").await.status, StatusCode::UNAUTHORIZED);
     let revoke = RevokeAppPassword { app_password_id: id };
-    site.node.propose(Order::RevokeAppPassword(revoke)).await.unwrap();
+    site.node.propose(Command::RevokeAppPassword(revoke)).await.unwrap();
     assert_eq!(program(&good).send(&site, "").await.status, StatusCode::UNAUTHORIZED);
 }
 
@@ -153,7 +153,7 @@ async fn an_app_password_of_one_application_opens_no_other() {
     let site = Site::open().await;
     rules(&site, CheckRules { basic: true, ..Default::default() }).await;
     let other = site.node.bytes::<16>().to_vec();
-    let order = conclave_proto::command::v1::CreateApplication {
+    let command = conclave_proto::command::v1::CreateApplication {
         application_id: other.clone(),
         slug: "other".into(),
         name: "Other".into(),
@@ -162,7 +162,7 @@ async fn an_app_password_of_one_application_opens_no_other() {
         check: Some(CheckRules { basic: true, ..Default::default() }),
         ..Default::default()
     };
-    site.node.propose(Order::CreateApplication(order)).await.unwrap();
+    site.node.propose(Command::CreateApplication(command)).await.unwrap();
     let (_, password) = app_password(&site, other, 0).await;
     let with = basic("ada", &password);
     assert_eq!(program(&with).send(&site, "").await.status, StatusCode::UNAUTHORIZED);
@@ -199,8 +199,8 @@ async fn an_access_token_opens_the_application_that_it_is_for_while_its_session_
     // The session ends, though the grant may outlive it.
     let session = site.node.cluster().view().sessions_after(None).map(|s| s.id).collect::<Vec<_>>();
     for id in session {
-        let order = conclave_proto::command::v1::RevokeSession { session_id: id.to_vec() };
-        site.node.propose(Order::RevokeSession(order)).await.unwrap();
+        let command = conclave_proto::command::v1::RevokeSession { session_id: id.to_vec() };
+        site.node.propose(Command::RevokeSession(command)).await.unwrap();
     }
     assert_eq!(bearer(&ours).send(&site, "").await.status, StatusCode::UNAUTHORIZED);
 }
@@ -237,7 +237,7 @@ async fn an_assertion_is_for_one_request_and_verified_with_the_published_keys() 
         let issuer = "http://127.0.0.1:9000";
         let script = tempfile::Builder::new().suffix(".cjs").tempfile().unwrap();
         std::fs::write(script.path(), code).unwrap();
-        let ran = Command::new("node")
+        let ran = process::Command::new("node")
             .arg(script.path())
             .args([&jwks.to_string(), issuer, token, method, url])
             .output();
@@ -271,7 +271,7 @@ async fn domain() -> Site {
     .await;
     let site = Site::of(node);
     site.seed().await;
-    let order = UpdateApplication {
+    let command = UpdateApplication {
         application_id: app(&site),
         hosts: Some(Hosts {
             hosts: vec!["app.test".into(), "*.corp.test".into(), "wiki.else.test".into()],
@@ -279,15 +279,15 @@ async fn domain() -> Site {
         }),
         ..Default::default()
     };
-    site.node.propose(Order::UpdateApplication(order)).await.unwrap();
-    let order = conclave_proto::command::v1::CreateApplication {
+    site.node.propose(Command::UpdateApplication(command)).await.unwrap();
+    let command = conclave_proto::command::v1::CreateApplication {
         application_id: site.node.bytes::<16>().to_vec(),
         slug: "closed".into(),
         name: "Closed".into(),
         hosts: vec!["closed.corp.test".into()],
         ..Default::default()
     };
-    site.node.propose(Order::CreateApplication(order)).await.unwrap();
+    site.node.propose(Command::CreateApplication(command)).await.unwrap();
     site
 }
 
@@ -368,8 +368,8 @@ async fn one_sign_in_does_for_a_whole_domain_and_each_host_is_judged_by_its_own_
     let cleared: Vec<_> = out.headers.get_all("set-cookie").iter().map(|v| v.to_str().unwrap()).collect();
     assert!(cleared.iter().any(|c| c.contains("conclave_app_domain=;") && c.contains("Domain=corp.test")));
     for id in site.node.cluster().view().sessions_after(None).map(|s| s.id).collect::<Vec<_>>() {
-        let order = conclave_proto::command::v1::RevokeSession { session_id: id.to_vec() };
-        site.node.propose(Order::RevokeSession(order)).await.unwrap();
+        let command = conclave_proto::command::v1::RevokeSession { session_id: id.to_vec() };
+        site.node.propose(Command::RevokeSession(command)).await.unwrap();
     }
     for host in ["wiki.corp.test", "files.corp.test"] {
         assert_eq!(at(host).send(&site, &cookie).await.status, StatusCode::FOUND, "{host}");
@@ -522,8 +522,8 @@ async fn envoy_is_told_names_of_every_script_and_to_remove_what_looks_like_an_ex
     let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
     let ada = site.node.cluster().view().user_by_name("ada").unwrap().id.to_vec();
     let name = "Ada Müller 阿達";
-    let order = UpdateUser { user_id: ada, display_name: Some(name.into()), ..Default::default() };
-    site.node.propose(Order::UpdateUser(order)).await.unwrap();
+    let command = UpdateUser { user_id: ada, display_name: Some(name.into()), ..Default::default() };
+    site.node.propose(Command::UpdateUser(command)).await.unwrap();
     let text = "[[row]]\neffect = \"allow\"\ngroup = \"staff\"\n[[header]]\nname = \"x-full-name\"\nexpression = \"user.name\"\n";
     policy(&site, text).await;
     let mut envoy = envoy_at(&site, "127.0.0.1").await;
@@ -545,7 +545,7 @@ async fn an_application_that_was_just_made_elsewhere_is_not_unknown_at_a_node_th
     let elsewhere = sites.iter().find(leads).unwrap();
     let stuck = sites.iter().find(|site| !leads(site)).unwrap();
     stuck.node.cluster().hold_back(true);
-    let order = CreateApplication {
+    let command = CreateApplication {
         application_id: elsewhere.node.bytes::<16>().to_vec(),
         slug: "new".into(),
         name: "New".into(),
@@ -553,7 +553,7 @@ async fn an_application_that_was_just_made_elsewhere_is_not_unknown_at_a_node_th
         ..Default::default()
     };
     // Acknowledged once the other node's lease has expired.
-    elsewhere.node.propose(Order::CreateApplication(order)).await.unwrap();
+    elsewhere.node.propose(Command::CreateApplication(command)).await.unwrap();
     let at = async |site: &Site, host: &str| {
         Check::of("traefik").set("x-forwarded-host", host).send(site, "").await.status
     };

@@ -4,7 +4,7 @@
 use conclave_auth::policy::document::Document;
 use conclave_node::testing::TestNode;
 use conclave_proto::command::v1::{
-    CheckRules, Hosts, SetPolicy, UpdateApplication, Uris, command::Body as Order,
+    CheckRules, Hosts, SetPolicy, UpdateApplication, Uris, command::Body as Command,
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 
@@ -19,14 +19,14 @@ fn app(site: &Site) -> Vec<u8> {
 
 async fn policy(site: &Site, text: &str) {
     let document = Document::from_toml(text).unwrap().to_row(&site.node.cluster().view()).unwrap();
-    let order = SetPolicy { application_id: app(site), policy: Some(document), ..Default::default() };
-    site.node.propose(Order::SetPolicy(order)).await.unwrap();
+    let command = SetPolicy { application_id: app(site), policy: Some(document), ..Default::default() };
+    site.node.propose(Command::SetPolicy(command)).await.unwrap();
 }
 
 async fn update(site: &Site, change: impl FnOnce(&mut UpdateApplication)) {
-    let mut order = UpdateApplication { application_id: app(site), ..Default::default() };
-    change(&mut order);
-    site.node.propose(Order::UpdateApplication(order)).await.unwrap();
+    let mut command = UpdateApplication { application_id: app(site), ..Default::default() };
+    change(&mut command);
+    site.node.propose(Command::UpdateApplication(command)).await.unwrap();
 }
 
 /// A check whose raw path is these bytes.
@@ -164,9 +164,9 @@ async fn a_header_that_asks_for_another_method_puts_the_method_in_doubt() {
 async fn every_spelling_of_a_host_is_one_origin() {
     let site = Site::open().await;
     let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
-    update(&site, |order| {
-        order.check = Some(CheckRules { bearer: true, assertion: true, ..Default::default() });
-        order.hosts = Some(Hosts {
+    update(&site, |command| {
+        command.check = Some(CheckRules { bearer: true, assertion: true, ..Default::default() });
+        command.hosts = Some(Hosts {
             hosts: vec!["app.test".into(), "xn--bcher-kva.test".into()],
             address_hosts: vec!["[2001:db8::7]".into()],
         });
@@ -266,6 +266,6 @@ async fn a_registered_host_at_another_port_is_told_where_it_is_registered() {
     assert_eq!(at("app.test:443").send(&site, "").await.status, StatusCode::FOUND);
     let unknown = at("else.test").send(&site, "").await;
     crate::cluster::logs::heard(&[&unknown.shown("request-id"), "else.test"]).await;
-    update(&site, |order| order.launch_url = Some("https://app.test:8443/start".into())).await;
+    update(&site, |command| command.launch_url = Some("https://app.test:8443/start".into())).await;
     assert_eq!(at("app.test:8443").send(&site, "").await.status, StatusCode::FOUND);
 }

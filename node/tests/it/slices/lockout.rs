@@ -120,22 +120,22 @@ async fn every_rescue_ends_a_lock_out() {
         let user = "ada".to_owned();
         match rescue {
             "unlock" => {
-                let order = pb::UnlockUserRequest { user };
-                users.unlock_user(by_operator(&site.node, order)).await.unwrap();
+                let command = pb::UnlockUserRequest { user };
+                users.unlock_user(by_operator(&site.node, command)).await.unwrap();
             }
             "password" => {
                 let password = PASSWORD.to_owned();
-                let order = pb::SetPasswordRequest { user, password, ..Default::default() };
-                users.set_password(by_operator(&site.node, order)).await.unwrap();
+                let command = pb::SetPasswordRequest { user, password, ..Default::default() };
+                users.set_password(by_operator(&site.node, command)).await.unwrap();
             }
             "enable" => {
                 for disabled in [true, false] {
-                    let order = pb::UpdateUserRequest {
+                    let command = pb::UpdateUserRequest {
                         user: user.clone(),
                         disabled: Some(disabled),
                         ..Default::default()
                     };
-                    users.update_user(by_operator(&site.node, order)).await.unwrap();
+                    users.update_user(by_operator(&site.node, command)).await.unwrap();
                 }
             }
             _ => super::recovery::let_back_in(&site, "ada", PASSWORD).await,
@@ -145,9 +145,11 @@ async fn every_rescue_ends_a_lock_out() {
             assert_eq!(page.status, StatusCode::SEE_OTHER, "{rescue} from {from}");
         }
         // No known browser or address remains of that sign-in, so the next attempts are from unknown origins again.
-        let order = pb::UpdateUserRequest { user: "ada".into(), disabled: Some(true), ..Default::default() };
-        users.update_user(by_operator(&site.node, order)).await.unwrap();
-        let order = pb::UpdateUserRequest { user: "ada".into(), disabled: Some(false), ..Default::default() };
-        users.update_user(by_operator(&site.node, order)).await.unwrap();
+        let command =
+            pb::UpdateUserRequest { user: "ada".into(), disabled: Some(true), ..Default::default() };
+        users.update_user(by_operator(&site.node, command)).await.unwrap();
+        let command =
+            pb::UpdateUserRequest { user: "ada".into(), disabled: Some(false), ..Default::default() };
+        users.update_user(by_operator(&site.node, command)).await.unwrap();
     }
 }

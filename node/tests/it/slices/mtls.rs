@@ -13,7 +13,7 @@ use conclave_http::{HttpListener, ServerTls, TlsFiles};
 use conclave_node::testing::TestNode;
 use conclave_proto::command::v1::{
     ClientAuthMethod, ClientTokens, ConsentMode, CreateClient, GrantType, SigningAlgorithm,
-    command::Body as Order,
+    command::Body as Command,
 };
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -131,7 +131,7 @@ impl Front {
         let grant_types =
             [GrantType::AuthorizationCode, GrantType::RefreshToken, GrantType::ClientCredentials];
         let tokens = ClientTokens { grant_types: grant_types.map(i32::from).to_vec(), ..tokens };
-        let order = CreateClient {
+        let command = CreateClient {
             client_id: id.into(),
             name: id.into(),
             auth_method: method.into(),
@@ -142,7 +142,7 @@ impl Front {
             tokens: Some(tokens),
             ..CreateClient::default()
         };
-        self.site.node.propose(Order::CreateClient(order)).await.unwrap();
+        self.site.node.propose(Command::CreateClient(command)).await.unwrap();
     }
 
     /// One request over a new connection.

@@ -4,7 +4,7 @@ use conclave_proto::{
     admin::v1::{
         self as pb, group_service_client::GroupServiceClient, user_service_client::UserServiceClient,
     },
-    command::v1::{UpdateUser, command::Body as Order},
+    command::v1::{UpdateUser, command::Body as Command},
 };
 use conclave_state::Reason;
 use http::StatusCode;
@@ -19,13 +19,13 @@ use crate::admin::{by_operator, channel, refusal};
 /// Sets the e-mail address of a user.
 pub async fn address(site: &Site, username: &str, email: &str, verified: bool) {
     let user = site.node.cluster().view().user_by_name(username).unwrap().id;
-    let order = UpdateUser {
+    let command = UpdateUser {
         user_id: user.to_vec(),
         email: Some(email.into()),
         email_verified: Some(verified),
         ..UpdateUser::default()
     };
-    site.node.propose(Order::UpdateUser(order)).await.unwrap();
+    site.node.propose(Command::UpdateUser(command)).await.unwrap();
 }
 
 async fn signs_in(site: &Site, username: &str, password: &str) -> Page {
@@ -150,8 +150,8 @@ async fn a_rename_is_seen_at_the_next_check_and_ends_nothing() {
     };
     let renamed = users.rename_user(to("ada", "Lovelace")).await.unwrap().into_inner();
     assert_eq!((renamed.username.as_str(), renamed.id), ("lovelace", sub.to_string()));
-    let order = pb::RenameGroupRequest { group: "STAFF".into(), name: "Crew".into(), force: false };
-    let crew = groups.rename_group(by_operator(&site.node, order)).await.unwrap().into_inner();
+    let command = pb::RenameGroupRequest { group: "STAFF".into(), name: "Crew".into(), force: false };
+    let crew = groups.rename_group(by_operator(&site.node, command)).await.unwrap().into_inner();
     assert_eq!((crew.name.as_str(), crew.member_count), ("Crew", 1));
 
     let page = Check::of("traefik").send(&site, &cookie).await;
@@ -173,8 +173,8 @@ async fn a_rename_is_seen_at_the_next_check_and_ends_nothing() {
         assert_eq!(refusal(users.rename_user(to(user, username)).await).0, code, "{user} {username}");
     }
     let admins = site.node.group("admins").await;
-    let order = pb::RenameGroupRequest { group: admins.to_string(), name: "bosses".into(), force: true };
-    let (code, text) = refusal(groups.rename_group(by_operator(&site.node, order)).await);
+    let command = pb::RenameGroupRequest { group: admins.to_string(), name: "bosses".into(), force: true };
+    let (code, text) = refusal(groups.rename_group(by_operator(&site.node, command)).await);
     assert!(code == Code::InvalidArgument && text.contains("cannot be renamed"), "{text}");
 }
 
@@ -187,8 +187,8 @@ async fn an_expression_that_names_a_group_holds_its_rename_up() {
     let view = site.node.cluster().view();
     let policy = Document::from_toml(text).unwrap().to_row(&view).unwrap();
     let application_id = view.application_by_slug("app").unwrap().id.to_vec();
-    let order = SetPolicy { application_id, policy: Some(policy), force: true, ..Default::default() };
-    site.node.propose(Order::SetPolicy(order)).await.unwrap();
+    let command = SetPolicy { application_id, policy: Some(policy), force: true, ..Default::default() };
+    site.node.propose(Command::SetPolicy(command)).await.unwrap();
     let mut groups = GroupServiceClient::new(channel(&site.node));
     let rename = |force| {
         by_operator(&site.node, pb::RenameGroupRequest { group: "staff".into(), name: "crew".into(), force })

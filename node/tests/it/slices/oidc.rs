@@ -7,7 +7,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_node::testing::TestNode;
 use conclave_proto::command::v1::{
     ClientAuthMethod, ConsentMode, CreateClient, RemoveGroupMember, SigningAlgorithm, UpdateClient,
-    UpdateUser, command::Body as Order,
+    UpdateUser, command::Body as Command,
 };
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
@@ -425,14 +425,14 @@ async fn what_is_revoked_is_refused_by_every_grant_and_endpoint() {
     let site = Site::open().await;
     let ada = site.node.cluster().view().user_by_name("ada").unwrap().id;
     let staff = site.node.group("staff").await;
-    let orders = [
+    let commands = [
         (
             "staff-only",
-            Order::RemoveGroupMember(RemoveGroupMember { group_id: staff.to_vec(), user_id: ada.to_vec() }),
+            Command::RemoveGroupMember(RemoveGroupMember { group_id: staff.to_vec(), user_id: ada.to_vec() }),
         ),
         (
             "web",
-            Order::UpdateClient(UpdateClient {
+            Command::UpdateClient(UpdateClient {
                 client_id: "web".into(),
                 disabled: Some(true),
                 ..Default::default()
@@ -440,14 +440,14 @@ async fn what_is_revoked_is_refused_by_every_grant_and_endpoint() {
         ),
         (
             "post",
-            Order::UpdateUser(UpdateUser {
+            Command::UpdateUser(UpdateUser {
                 user_id: ada.to_vec(),
                 disabled: Some(true),
                 ..Default::default()
             }),
         ),
     ];
-    for (client, order) in orders {
+    for (client, command) in commands {
         let basic = (client != "post").then_some((client, SECRET));
         let in_body: &[(&str, &str)] =
             if client == "post" { &[("client_id", "post"), ("client_secret", SECRET)] } else { &[] };
@@ -455,7 +455,7 @@ async fn what_is_revoked_is_refused_by_every_grant_and_endpoint() {
         let tokens = site.token(basic, &[&redemption(&code)[..], in_body].concat()).await.json();
         let access = tokens["access_token"].as_str().unwrap();
         assert_eq!(site.userinfo(access).await.status, StatusCode::OK);
-        site.node.propose(order).await.unwrap();
+        site.node.propose(command).await.unwrap();
         assert_eq!(site.userinfo(access).await.status, StatusCode::UNAUTHORIZED, "{client}: userinfo");
         let refresh =
             [("grant_type", "refresh_token"), ("refresh_token", tokens["refresh_token"].as_str().unwrap())];
@@ -567,8 +567,8 @@ async fn an_operator_ends_a_session_and_if_told_what_outlives_it() {
     }
     let session = site.node.cluster().view().sessions_after(None).next().unwrap().id.to_string();
     let revoke = async |with_grants| {
-        let order = conclave_client::v1::RevokeSessionRequest { session_id: session.clone(), with_grants };
-        operator.sessions().revoke(order).await.unwrap();
+        let command = conclave_client::v1::RevokeSessionRequest { session_id: session.clone(), with_grants };
+        operator.sessions().revoke(command).await.unwrap();
     };
 
     revoke(false).await;
@@ -594,7 +594,7 @@ async fn a_client_that_was_registered_a_moment_ago_elsewhere_may_send_people_to_
     let follower = Site::of(nodes.swap_remove(0));
     for n in 0..20 {
         let client_id = format!("new-{n}");
-        let order = CreateClient {
+        let command = CreateClient {
             client_id: client_id.clone(),
             name: "New".into(),
             auth_method: ClientAuthMethod::None.into(),
@@ -605,7 +605,7 @@ async fn a_client_that_was_registered_a_moment_ago_elsewhere_may_send_people_to_
             consent: ConsentMode::Implicit.into(),
             ..Default::default()
         };
-        leader.propose(Order::CreateClient(order)).await.unwrap();
+        leader.propose(Command::CreateClient(command)).await.unwrap();
         let query = [("client_id", client_id.as_str()), ("post_logout_redirect_uri", "https://rp.test/bye")];
         let url = format!("/oidc/logout?{}", super::site::encoded(&query));
         let page = follower.get(&mut Browser::default(), &url).await;

@@ -1,7 +1,7 @@
 //! Custom claims of a client, made by expressions.
 
 use conclave_proto::command::v1::{
-    Attribute, Attributes, ClaimRule, ClaimRules, ClientTokensChange, UpdateUser, command::Body as Order,
+    Attribute, Attributes, ClaimRule, ClaimRules, ClientTokensChange, UpdateUser, command::Body as Command,
 };
 use serde_json::{Value, json};
 
@@ -53,12 +53,12 @@ async fn an_expression_says_what_it_says_in_id_token_and_userinfo_and_nothing_wh
     }
     let ada = site.node.cluster().view().user_by_name("ada").unwrap().id.to_vec();
     let attributes = vec![Attribute { name: "desk".into(), value: "4-12".into() }];
-    let order = UpdateUser {
+    let command = UpdateUser {
         user_id: ada,
         attributes: Some(Attributes { entries: attributes }),
         ..Default::default()
     };
-    site.node.propose(Order::UpdateUser(order)).await.unwrap();
+    site.node.propose(Command::UpdateUser(command)).await.unwrap();
     for said in said(&site, "openid profile").await {
         assert_eq!(said["desk"], "4-12");
     }

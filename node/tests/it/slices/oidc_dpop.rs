@@ -12,7 +12,7 @@ use aws_lc_rs::{
 use axum::body::Body;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_node::testing::{START_MS, TestNode};
-use conclave_proto::command::v1::{ClientTokens, CreateClient, GrantType, command::Body as Order};
+use conclave_proto::command::v1::{ClientTokens, CreateClient, GrantType, command::Body as Command};
 use http::{Request, StatusCode};
 use serde_json::{Value, json};
 
@@ -185,7 +185,7 @@ async fn a_proof_counts_once_on_all_nodes_and_a_nonce_is_good_on_each() {
         secret_hash: Vec::new(),
         ..client("spa", with_grants(&both))
     };
-    first.node.propose(Order::CreateClient(spa)).await.unwrap();
+    first.node.propose(Command::CreateClient(spa)).await.unwrap();
     let sites: Vec<Site> = [first].into_iter().chain(nodes.into_iter().map(Site::of)).collect();
     let key = Prover::at(&sites[0]).await;
     let code = sites[1].code("spa", &[]).await;
@@ -297,7 +297,7 @@ async fn a_client_that_must_show_a_key_gets_nothing_without() {
         dpop_bound: true,
         ..with_grants(&[GrantType::ClientCredentials, GrantType::AuthorizationCode, GrantType::TokenExchange])
     };
-    site.node.propose(Order::CreateClient(client("bound", tokens))).await.unwrap();
+    site.node.propose(Command::CreateClient(client("bound", tokens))).await.unwrap();
     let key = Prover::at(&site).await;
     let code = site.code("bound", &[]).await;
     assert_eq!(site.redeem("bound", &code).await.json()["error"], "invalid_request");

@@ -14,7 +14,7 @@ use conclave_proto::{
     admin::v1::{self as pb, session_service_client::SessionServiceClient},
     command::v1::{
         ClientAuthMethod, ConsentMode, CreateClient, RevokeSession, SigningAlgorithm, UpdateUser,
-        command::Body as Order,
+        command::Body as Command,
     },
 };
 use http::StatusCode;
@@ -132,8 +132,8 @@ async fn a_disabled_person_is_signed_out_everywhere_and_a_dead_client_is_given_u
     signed_in_at(&site, &["web"]).await;
     signed_in_at(&site, &["web"]).await;
     let ada = site.node.cluster().view().user_by_name("ada").unwrap().id;
-    let order = UpdateUser { user_id: ada.to_vec(), disabled: Some(true), ..UpdateUser::default() };
-    site.node.propose(Order::UpdateUser(order)).await.unwrap();
+    let command = UpdateUser { user_id: ada.to_vec(), disabled: Some(true), ..UpdateUser::default() };
+    site.node.propose(Command::UpdateUser(command)).await.unwrap();
     let mut announcer = announcer(&site.node);
     endpoint.answers(StatusCode::BAD_REQUEST);
     assert_eq!(announcer.round().await, 0);
@@ -149,7 +149,7 @@ async fn a_private_address_is_called_where_an_administrator_wrote_it_and_nowhere
     let endpoint = Endpoint::start().await;
     site.change("web", |c| c.back_channel_logout_uri = Some(endpoint.url.clone())).await;
     // That address, registered by a client that registered itself.
-    let order = CreateClient {
+    let command = CreateClient {
         client_id: "stranger".into(),
         auth_method: ClientAuthMethod::None.into(),
         redirect_uris: vec![super::site::REDIRECT_URI.into()],
@@ -160,7 +160,7 @@ async fn a_private_address_is_called_where_an_administrator_wrote_it_and_nowhere
         registration_token_hash: vec![7; 32],
         ..CreateClient::default()
     };
-    site.node.propose(Order::CreateClient(order)).await.unwrap();
+    site.node.propose(Command::CreateClient(command)).await.unwrap();
     let mut browser = Browser::default();
     for client in ["web", "stranger"] {
         let mut page = site.get(&mut browser, &Site::authorize_url(client, &[("scope", "openid")])).await;
@@ -171,7 +171,7 @@ async fn a_private_address_is_called_where_an_administrator_wrote_it_and_nowhere
         assert!(page.parameter("code").is_some(), "{client}");
     }
     let session = site.node.cluster().view().sessions_after(None).next().unwrap().id;
-    site.node.propose(Order::RevokeSession(RevokeSession { session_id: session.to_vec() })).await.unwrap();
+    site.node.propose(Command::RevokeSession(RevokeSession { session_id: session.to_vec() })).await.unwrap();
     let mut closed = Announcer::new(site.node.auth().clone(), Outbound::new(Vec::new()));
     assert_eq!((closed.round().await, endpoint.taken().len()), (1, 1));
     let view = site.node.cluster().view();
@@ -186,11 +186,11 @@ async fn a_private_address_is_called_where_an_administrator_wrote_it_and_nowhere
         ("stranger", "ada", 1)
     );
     assert!(notice.last_error.contains("not a public address"), "{}", notice.last_error);
-    let order = pb::RevokeSessionRequest { session_id: session.to_string(), with_grants: false };
-    let said = sessions.revoke_session(by_operator(&site.node, order)).await.unwrap().into_inner();
+    let command = pb::RevokeSessionRequest { session_id: session.to_string(), with_grants: false };
+    let said = sessions.revoke_session(by_operator(&site.node, command)).await.unwrap().into_inner();
     assert_eq!(said.not_told, ["stranger"]);
-    let order = pb::RevokeUserSessionsRequest { user: "ada".into(), app_passwords: false };
-    let said = sessions.revoke_user_sessions(by_operator(&site.node, order)).await.unwrap().into_inner();
+    let command = pb::RevokeUserSessionsRequest { user: "ada".into(), app_passwords: false };
+    let said = sessions.revoke_user_sessions(by_operator(&site.node, command)).await.unwrap().into_inner();
     assert_eq!(said.not_told, ["stranger"]);
 }
 

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_crypto::{jwk::Alg, jwt::JwtSigningKey};
 use conclave_node::testing::{START_MS, TestNode};
 use conclave_proto::command::v1::{
-    Attribute, Attributes, ClientTokensChange, ConsentMode, UpdateUser, Uris, command::Body as Order,
+    Attribute, Attributes, ClientTokensChange, ConsentMode, UpdateUser, Uris, command::Body as Command,
 };
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -317,7 +317,7 @@ async fn claims_asked_for_by_name_are_given_where_they_were_asked_for() {
     let ada = site.node.cluster().view().user_by_name("ada").unwrap().id;
     let attribute = |name: &str, value: &str| Attribute { name: name.into(), value: value.into() };
     site.node
-        .propose(Order::UpdateUser(UpdateUser {
+        .propose(Command::UpdateUser(UpdateUser {
             user_id: ada.to_vec(),
             email: Some("ada@example.org".into()),
             attributes: Some(Attributes {
@@ -547,14 +547,14 @@ async fn an_operator_sees_and_takes_back_what_a_person_allowed() {
         .build()
         .unwrap();
     let list = async || {
-        let order = conclave_client::v1::ListConsentsRequest { user: "ada".into() };
-        operator.clients().list_consents(order).await.unwrap().consents
+        let command = conclave_client::v1::ListConsentsRequest { user: "ada".into() };
+        operator.clients().list_consents(command).await.unwrap().consents
     };
     let consents = list().await;
     assert_eq!((consents.len(), consents[0].client_id.as_str()), (1, "asks"));
     assert!(consents[0].scopes.contains(&"email".to_owned()));
-    let order = conclave_client::v1::RevokeConsentRequest { user: "ada".into(), client_id: "asks".into() };
-    operator.clients().revoke_consent(order).await.unwrap();
+    let command = conclave_client::v1::RevokeConsentRequest { user: "ada".into(), client_id: "asks".into() };
+    operator.clients().revoke_consent(command).await.unwrap();
     assert!(list().await.is_empty());
 }
 

@@ -10,7 +10,7 @@ use conclave_crypto::{
 use conclave_node::testing::TestNode;
 use conclave_proto::command::v1::{
     self as pb, AccessTokenFormat, ClientAuthMethod, ClientTokens, ClientTokensChange, ConsentMode,
-    CreateClient, GrantType, GrantTypes, SigningAlgorithm, UpdateClient, command::Body as Order,
+    CreateClient, GrantType, GrantTypes, SigningAlgorithm, UpdateClient, command::Body as Command,
 };
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -45,12 +45,12 @@ pub fn with_grants(grant_types: &[GrantType]) -> ClientTokens {
     ClientTokens { grant_types: grant_types.iter().map(|t| i32::from(*t)).collect(), ..Default::default() }
 }
 
-pub async fn register(site: &Site, order: CreateClient) {
-    site.node.propose(Order::CreateClient(order)).await.unwrap();
+pub async fn register(site: &Site, command: CreateClient) {
+    site.node.propose(Command::CreateClient(command)).await.unwrap();
 }
 
 async fn change(site: &Site, change: UpdateClient) {
-    site.node.propose(Order::UpdateClient(change)).await.unwrap();
+    site.node.propose(Command::UpdateClient(change)).await.unwrap();
 }
 
 pub async fn own_token(site: &Site, id: &str, more: &[(&str, &str)]) -> Page {
@@ -111,14 +111,15 @@ async fn what_a_client_got_for_itself_ends_with_it_and_does_not_come_back() {
     let token = text(&own_token(&site, "job", &[]).await.json()["access_token"]).to_owned();
     assert_eq!(introspect(&site, "job", &token).await["active"], true);
     for disabled in [true, false] {
-        let order = UpdateClient { client_id: "job".into(), disabled: Some(disabled), ..Default::default() };
-        change(&site, order).await;
+        let command =
+            UpdateClient { client_id: "job".into(), disabled: Some(disabled), ..Default::default() };
+        change(&site, command).await;
     }
     assert_eq!(introspect(&site, "job", &token).await, inactive());
 
     let token = text(&own_token(&site, "job", &[]).await.json()["access_token"]).to_owned();
     assert_eq!(introspect(&site, "job", &token).await["active"], true);
-    site.node.propose(Order::DeleteClient(pb::DeleteClient { client_id: "job".into() })).await.unwrap();
+    site.node.propose(Command::DeleteClient(pb::DeleteClient { client_id: "job".into() })).await.unwrap();
     register(&site, client("job", with_grants(&[GrantType::ClientCredentials]))).await;
     assert_eq!(introspect(&site, "job", &token).await, inactive(), "another client of that name");
 }
@@ -172,7 +173,7 @@ async fn introspection_sees_every_end_at_once() {
     let tokens = site.redeem("web", &site.code("web", &[]).await).await.json();
     let (access, refresh) = (text(&tokens["access_token"]), text(&tokens["refresh_token"]));
     let disabled = |disabled| {
-        Order::UpdateUser(pb::UpdateUser {
+        Command::UpdateUser(pb::UpdateUser {
             user_id: ada.to_vec(),
             disabled: Some(disabled),
             ..Default::default()
@@ -288,7 +289,7 @@ async fn an_opaque_token_says_nothing_and_is_good_on_every_node() {
 }
 
 #[tokio::test]
-async fn what_a_key_signed_is_refused_on_every_node_once_the_key_is_taken_away() {
+async fn what_a_key_signed_is_refused_on_every_node_once_the_key_is_removed() {
     use conclave_proto::command::v1::{ActivateSigningKey, AddSigningKey, RetireSigningKey};
     let mut nodes = TestNode::start_cluster(3).await;
     let leads = nodes.iter().position(|node| node.cluster().is_leader()).unwrap();
@@ -310,9 +311,9 @@ async fn what_a_key_signed_is_refused_on_every_node_once_the_key_is_taken_away()
         next: true,
         ..Default::default()
     };
-    leader.node.propose(Order::AddSigningKey(next)).await.unwrap();
+    leader.node.propose(Command::AddSigningKey(next)).await.unwrap();
     let activate = ActivateSigningKey { kid: "next".into() };
-    leader.node.propose(Order::ActivateSigningKey(activate)).await.unwrap();
+    leader.node.propose(Command::ActivateSigningKey(activate)).await.unwrap();
     assert_eq!(
         stuck.userinfo(&access).await.status,
         StatusCode::OK,
@@ -321,7 +322,7 @@ async fn what_a_key_signed_is_refused_on_every_node_once_the_key_is_taken_away()
 
     stuck.node.cluster().hold_back(true);
     let retire = RetireSigningKey { kid };
-    leader.node.propose(Order::RetireSigningKey(retire)).await.unwrap();
+    leader.node.propose(Command::RetireSigningKey(retire)).await.unwrap();
     assert_eq!(leader.userinfo(&access).await.status, StatusCode::UNAUTHORIZED);
     // Acknowledged: a check that starts now on the lagging node must not pass, even if the node catches up during it.
     // The node catches up right after the check has begun.
@@ -384,9 +385,9 @@ async fn each_client_gets_its_tokens_in_its_own_algorithm() {
         ("ES256", SigningAlgorithm::Es256),
         ("EdDSA", SigningAlgorithm::Eddsa),
     ] {
-        let order =
+        let command =
             CreateClient { signing_algorithm: algorithm.into(), ..client(name, ClientTokens::default()) };
-        register(&site, order).await;
+        register(&site, command).await;
         let tokens = site.redeem(name, &site.code(name, &[]).await).await.json();
         let id_token = text(&tokens["id_token"]);
         let header = URL_SAFE_NO_PAD.decode(id_token.split('.').next().unwrap()).unwrap();
@@ -401,9 +402,9 @@ async fn each_client_gets_its_tokens_in_its_own_algorithm() {
 #[tokio::test]
 async fn two_secrets_are_good_for_a_while_after_a_rotation() {
     let site = Site::open().await;
-    let mut order = client("job", with_grants(&[GrantType::ClientCredentials]));
-    order.secret_hash = digest(b"old");
-    register(&site, order).await;
+    let mut command = client("job", with_grants(&[GrantType::ClientCredentials]));
+    command.secret_hash = digest(b"old");
+    register(&site, command).await;
     let with = async |secret: &str| {
         site.token(Some(("job", secret)), &[("grant_type", "client_credentials")]).await.status
     };

@@ -5,7 +5,7 @@ use conclave_forward_auth::IDENTITY_HEADERS;
 use conclave_node::testing::{ApiRole, TestNode};
 use conclave_proto::{
     admin::v1::{self as admin, policy_service_client::PolicyServiceClient},
-    command::v1::{AddGroupMember, SetPolicy, command::Body as Order},
+    command::v1::{AddGroupMember, SetPolicy, command::Body as Command},
 };
 use conclave_state::{Reason, policy::Version};
 use http::StatusCode;
@@ -31,13 +31,13 @@ async fn set(site: &Site, document: &Document, candidate: bool) {
 
 async fn try_set(site: &Site, document: &Document, candidate: bool) -> Result<(), Reason> {
     let state = site.node.cluster().view();
-    let order = SetPolicy {
+    let command = SetPolicy {
         application_id: state.application_by_slug("app").unwrap().id.to_vec(),
         policy: Some(document.to_row(&state).unwrap()),
         candidate,
         force: false,
     };
-    match site.node.propose(Order::SetPolicy(order)).await {
+    match site.node.propose(Command::SetPolicy(command)).await {
         Ok(_) => Ok(()),
         Err(conclave_cluster::ProposeError::Refused(refusal)) => Err(refusal.reason),
         Err(error) => panic!("{error}"),
@@ -77,8 +77,8 @@ async fn each_kind_of_row_is_met_at_the_proxy() {
     let (site, cookie) = open().await;
     // A second member of staff, because the rules refuse a policy that admits no user.
     let bob = site.node.cluster().view().user_by_name("bob").unwrap().id.to_vec();
-    let order = AddGroupMember { group_id: site.node.group("staff").await.to_vec(), user_id: bob };
-    site.node.propose(Order::AddGroupMember(order)).await.unwrap();
+    let command = AddGroupMember { group_id: site.node.group("staff").await.to_vec(), user_id: bob };
+    site.node.propose(Command::AddGroupMember(command)).await.unwrap();
     // Ada, in staff, from 203.0.113.9, on a Friday at 08:00 UTC, signed in with a password: GET /page?q=1.
     for (condition, holds) in [
         ("everyone = true", true),
@@ -168,8 +168,8 @@ async fn a_policy_is_watched_switched_on_and_cannot_lock_the_administrators_out(
     let user = |name: &str| node.cluster().view().user_by_name(name).unwrap().id.to_vec();
     node.create_user("cyd", PASSWORD, &["admins"]).await;
     for (group, name) in [(staff, "bob"), (staff, "cyd"), (admins, "ada")] {
-        let order = AddGroupMember { group_id: group.to_vec(), user_id: user(name) };
-        node.propose(Order::AddGroupMember(order)).await.unwrap();
+        let command = AddGroupMember { group_id: group.to_vec(), user_id: user(name) };
+        node.propose(Command::AddGroupMember(command)).await.unwrap();
     }
     let cookies = [ada.clone(), cookie_of(&site, "bob").await.unwrap_or_else(|page| panic!("{}", page.text))];
     // The candidate would lock out half of the users; it does not affect them yet.
@@ -201,24 +201,24 @@ async fn a_policy_is_watched_switched_on_and_cannot_lock_the_administrators_out(
 
     // The next policy would admit no administrator.
     let document = serde_json::to_string(&row("[[row]]\neffect = \"allow\"\nuser = \"bob\"\n")).unwrap();
-    let order = |candidate, force| admin::SetPolicyRequest {
+    let command = |candidate, force| admin::SetPolicyRequest {
         application: application(),
         document: document.clone(),
         candidate,
         force,
     };
-    let refused = api.set_policy(by_operator(node, order(false, false))).await.unwrap_err();
+    let refused = api.set_policy(by_operator(node, command(false, false))).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("admins"), "{}", refused.message());
     assert_eq!(refused.metadata().get("x-conclave-reason").unwrap(), "locks_out");
-    api.set_policy(by_operator(node, order(true, false))).await.unwrap();
+    api.set_policy(by_operator(node, command(true, false))).await.unwrap();
     let version = candidate(&site).version;
     assert_eq!(
         api.promote_candidate(by_operator(node, promote(version))).await.unwrap_err().code(),
         Code::FailedPrecondition
     );
     assert_eq!(check(&site, &cookies[0]).await.status, StatusCode::OK, "nothing has changed");
-    api.set_policy(by_operator(node, order(false, true))).await.unwrap();
+    api.set_policy(by_operator(node, command(false, true))).await.unwrap();
     assert_eq!(check(&site, &cookies[0]).await.status, StatusCode::FORBIDDEN, "forced");
     assert_eq!(check(&site, &cookies[1]).await.status, StatusCode::OK);
 }
@@ -284,7 +284,7 @@ async fn a_header_that_cannot_be_told_lets_nobody_in() {
     set(&site, &with("user.attributes.team"), false).await;
     let page = check(&site, &cookie).await;
     assert_eq!(page.status, StatusCode::FORBIDDEN);
-    let decision = site.node.auth().policies().journal().find(&page.shown("decision-id")).unwrap();
+    let decision = site.node.auth().policies().decision_log().find(&page.shown("decision-id")).unwrap();
     assert!(decision.why.text.contains("x-team"), "{}", decision.why.text);
     set(&site, &with("has(user.attributes.team) ? user.attributes.team : 'none'"), false).await;
     assert_eq!(check(&site, &cookie).await.headers["x-team"], "none");
@@ -318,7 +318,7 @@ async fn clients_of_the_application_are_under_the_same_policy() {
     assert_eq!(refresh(&tokens["refresh_token"]).await.json()["error"], "invalid_grant");
     let page = site.sign_in_at(&mut Browser::default(), &url, "ada", PASSWORD).await;
     assert_eq!(page.status, StatusCode::FORBIDDEN);
-    assert!(site.node.auth().policies().journal().find(&page.shown("decision-id")).is_some());
+    assert!(site.node.auth().policies().decision_log().find(&page.shown("decision-id")).is_some());
     // A row about requests cannot be decided for a client, and so denies.
     set(&site, &then_staff("effect = \"deny\"\nrequest = { path = \"/admin/*\" }"), false).await;
     let page = site.sign_in_at(&mut Browser::default(), &url, "ada", PASSWORD).await;
@@ -338,8 +338,8 @@ async fn a_test_says_who_could_open_it_and_why() {
     .await;
     let mut api = api(&site).await;
     let (_, reader) = site.node.api_token(ApiRole::Reader).await;
-    let ask = |order: admin::TestPolicyRequest| {
-        let mut request = Request::new(admin::TestPolicyRequest { application: "app".into(), ..order });
+    let ask = |command: admin::TestPolicyRequest| {
+        let mut request = Request::new(admin::TestPolicyRequest { application: "app".into(), ..command });
         request.metadata_mut().insert("authorization", format!("Bearer {reader}").parse().unwrap());
         request
     };
@@ -381,9 +381,9 @@ async fn a_test_says_who_could_open_it_and_why() {
         r#"{"row":[{"effect":"allow","everyone":true,"colour":"red"}]}"#,
         r#"{"header":[{"name":"cookie","expression":"'x'"}]}"#,
     ] {
-        let order =
+        let command =
             admin::SetPolicyRequest { application: "app".into(), document: bad.into(), ..Default::default() };
-        let refused = api.set_policy(by_operator(&site.node, order)).await.unwrap_err();
+        let refused = api.set_policy(by_operator(&site.node, command)).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{bad}: {}", refused.message());
     }
 }

@@ -71,8 +71,8 @@ async fn a_link_lets_somebody_back_in_once_and_ends_their_sessions() {
 async fn whoever_is_gone_or_disabled_is_an_administrator_afterwards() {
     let site = Site::open().await;
     let user_id = site.node.auth().cluster().view().user_by_name("ada").unwrap().id.to_vec();
-    let order = UpdateUser { user_id, disabled: Some(true), ..UpdateUser::default() };
-    site.node.propose(Body::UpdateUser(order)).await.unwrap();
+    let command = UpdateUser { user_id, disabled: Some(true), ..UpdateUser::default() };
+    site.node.propose(Body::UpdateUser(command)).await.unwrap();
     for name in ["newcomer", "ada"] {
         let done = used(&site, &made(&site, name, name == "newcomer"), NEW, NEW).await;
         assert_eq!(done.status, StatusCode::SEE_OTHER, "{name}: {}", done.text);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use conclave_proto::command::v1::{
-    DeleteApplication, DeleteClient, RemoveGroupMember, command::Body as Order,
+    DeleteApplication, DeleteClient, RemoveGroupMember, command::Body as Command,
 };
 use http::StatusCode;
 
@@ -357,7 +357,7 @@ async fn another_account_leads_to_a_page_of_an_application_only_while_it_is_one(
         (site.node.cluster().view().user_by_name("ada").unwrap().id, site.node.group("staff").await.to_vec());
     let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
     let leave = RemoveGroupMember { group_id, user_id: ada.to_vec() };
-    site.node.propose(Order::RemoveGroupMember(leave)).await.unwrap();
+    site.node.propose(Command::RemoveGroupMember(leave)).await.unwrap();
     let page = Check::of("traefik").send(&site, &cookie).await;
     assert_eq!(page.status, StatusCode::FORBIDDEN);
     let switch = page.link("sign-out");
@@ -375,8 +375,8 @@ async fn another_account_leads_to_a_page_of_an_application_only_while_it_is_one(
     assert_eq!(form.shown("application"), "The App");
     let application_id = site.node.cluster().view().application_by_slug("app").unwrap().id.to_vec();
     let client = DeleteClient { client_id: "staff-only".into() };
-    site.node.propose(Order::DeleteClient(client)).await.unwrap();
-    site.node.propose(Order::DeleteApplication(DeleteApplication { application_id })).await.unwrap();
+    site.node.propose(Command::DeleteClient(client)).await.unwrap();
+    site.node.propose(Command::DeleteApplication(DeleteApplication { application_id })).await.unwrap();
     let (ticket, csrf) = (form.field("ticket"), form.field("csrf"));
     let fields = [("ticket", ticket.as_str()), ("csrf", &csrf), ("username", "ada"), ("password", PASSWORD)];
     let answer = site.submit(&mut browser, "/login", &fields).await;

@@ -12,7 +12,7 @@ use conclave_node::{
 };
 use conclave_proto::command::v1::{
     Access, ClientAuthMethod, ConsentMode, CreateApplication, CreateClient, RaiseLevel, SigningAlgorithm,
-    UpdateClient, command::Body as Order,
+    UpdateClient, command::Body as Command,
 };
 use conclave_web::Pages;
 use http::{HeaderMap, Request, StatusCode};
@@ -124,7 +124,7 @@ impl Site {
         node.create_user("ada", PASSWORD, &["staff"]).await;
         node.create_user("bob", PASSWORD, &[]).await;
         let staff = node.group("staff").await;
-        node.propose(Order::CreateApplication(CreateApplication {
+        node.propose(Command::CreateApplication(CreateApplication {
             application_id: node.bytes::<16>().to_vec(),
             slug: "app".into(),
             name: "The App".into(),
@@ -144,7 +144,7 @@ impl Site {
         ] {
             let secret_hash =
                 if method == ClientAuthMethod::None { Vec::new() } else { digest(SECRET.as_bytes()) };
-            let order = CreateClient {
+            let command = CreateClient {
                 client_id: id.into(),
                 name: format!("Client {id}"),
                 auth_method: method.into(),
@@ -159,7 +159,7 @@ impl Site {
                 application_id: application,
                 ..Default::default()
             };
-            node.propose(Order::CreateClient(order)).await.unwrap();
+            node.propose(Command::CreateClient(command)).await.unwrap();
         }
         // No leader task creates keys here: they are created once, by hand.
         node.auth().clone().ensure_signing_keys(None).await;
@@ -172,7 +172,7 @@ impl Site {
         if self.node.cluster().view().meta().level >= level {
             return;
         }
-        self.node.propose(Order::RaiseLevel(RaiseLevel { level })).await.unwrap();
+        self.node.propose(Command::RaiseLevel(RaiseLevel { level })).await.unwrap();
     }
 
     /// The HTTP side of a node that is empty, or one of several.
@@ -378,9 +378,9 @@ impl Site {
 
     /// Changes a client.
     pub async fn change(&self, client_id: &str, change: impl FnOnce(&mut UpdateClient)) {
-        let mut order = UpdateClient { client_id: client_id.into(), ..UpdateClient::default() };
-        change(&mut order);
-        self.node.propose(Order::UpdateClient(order)).await.unwrap();
+        let mut command = UpdateClient { client_id: client_id.into(), ..UpdateClient::default() };
+        change(&mut command);
+        self.node.propose(Command::UpdateClient(command)).await.unwrap();
     }
 
     pub async fn redeem(&self, client: &str, code: &str) -> Page {

@@ -44,7 +44,7 @@ async fn send(site: &Site, browser: &mut Browser, form: &[(&str, String)], usern
 #[tokio::test]
 async fn an_application_that_asks_for_a_new_proof_signs_nobody_out_of_the_others() {
     let site = Site::open().await;
-    site.change("web", |order| order.back_channel_logout_uri = Some("https://rp.test/bcl".into())).await;
+    site.change("web", |command| command.back_channel_logout_uri = Some("https://rp.test/bcl".into())).await;
     let mut browser = Browser::default();
     let first = tokens(&site, &mut browser, &[]).await;
     for more in [&[("prompt", "login")][..], &[("max_age", "0")]] {

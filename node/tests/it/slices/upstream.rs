@@ -42,8 +42,8 @@ async fn add(site: &Site, name: &str, provider: &Provider) {
         scopes: vec!["openid".into(), "email".into()],
         ..Upstream::default()
     };
-    let order = CreateUpstream { upstream: Some(upstream) };
-    site.node.propose(Body::CreateUpstream(order)).await.unwrap();
+    let command = CreateUpstream { upstream: Some(upstream) };
+    site.node.propose(Body::CreateUpstream(command)).await.unwrap();
 }
 
 async fn open() -> (Site, Arc<Provider>) {
@@ -55,13 +55,13 @@ async fn open() -> (Site, Arc<Provider>) {
 }
 
 async fn change(site: &Site, change: impl FnOnce(&mut UpdateUpstream)) {
-    let mut order = UpdateUpstream { name: "corp".into(), ..UpdateUpstream::default() };
-    change(&mut order);
-    site.node.propose(Body::UpdateUpstream(order)).await.unwrap();
+    let mut command = UpdateUpstream { name: "corp".into(), ..UpdateUpstream::default() };
+    change(&mut command);
+    site.node.propose(Body::UpdateUpstream(command)).await.unwrap();
 }
 
 async fn admits(site: &Site, admission: UpstreamAdmission, domains: &[&str]) {
-    change(site, |order| order.rule = Some(rule(admission, domains))).await;
+    change(site, |command| command.rule = Some(rule(admission, domains))).await;
 }
 
 /// The address of the link with this id.
@@ -82,7 +82,7 @@ impl Site {
     }
 
     /// The provider's address for a login that begins at `path`.
-    async fn depart(&self, browser: &mut Browser, path: &str, name: &str) -> String {
+    async fn start_upstream_login(&self, browser: &mut Browser, path: &str, name: &str) -> String {
         let page = self.follow(browser, path).await;
         let start = link(&page, &format!("upstream-{name}")).unwrap_or_else(|| panic!("{}", page.text));
         let away = self.get(browser, &start).await;
@@ -92,7 +92,7 @@ impl Site {
 
     /// Redirects to the provider and back.
     async fn fly(&self, browser: &mut Browser, path: &str, provider: &Provider) -> Page {
-        let address = self.depart(browser, path, "corp").await;
+        let address = self.start_upstream_login(browser, path, "corp").await;
         let query = provider.allows(&address);
         self.get(browser, &format!("/upstream/corp/callback?{query}")).await
     }
@@ -216,7 +216,7 @@ async fn a_callback_counts_once_and_only_in_the_browser_that_set_out() {
     let (site, provider) = open().await;
     site.link_ada(&provider).await;
     let mut browser = Browser::default();
-    let address = site.depart(&mut browser, "/login", "corp").await;
+    let address = site.start_upstream_login(&mut browser, "/login", "corp").await;
     let callback = format!("/upstream/corp/callback?{}", provider.allows(&address));
 
     let mut other = Browser::default();
@@ -238,7 +238,7 @@ async fn a_callback_counts_once_and_only_in_the_browser_that_set_out() {
     assert_eq!(site.get(&mut browser, &callback).await.location(), "/");
 
     let mut late = Browser::default();
-    let address = site.depart(&mut late, "/login", "corp").await;
+    let address = site.start_upstream_login(&mut late, "/login", "corp").await;
     let query = provider.allows(&address);
     site.node.clock().advance(Duration::from_hours(2));
     let page = site.get(&mut late, &format!("/upstream/corp/callback?{query}")).await;
@@ -256,7 +256,7 @@ async fn an_answer_of_another_provider_than_was_asked_is_refused() {
     add(&site, "evil", &evil).await;
     site.link_ada(&provider).await;
     let mut browser = Browser::default();
-    let address = site.depart(&mut browser, "/login", "corp").await;
+    let address = site.start_upstream_login(&mut browser, "/login", "corp").await;
     let query = provider.allows(&address);
     // At the address of the other provider, or with its name as `iss`.
     let page = site.get(&mut browser, &format!("/upstream/evil/callback?{query}")).await;
@@ -274,7 +274,7 @@ async fn an_answer_of_another_provider_than_was_asked_is_refused() {
     });
     let mut browser = Browser::default();
     site.node.clock().advance(Duration::from_hours(1));
-    let address = site.depart(&mut browser, "/login", "evil").await;
+    let address = site.start_upstream_login(&mut browser, "/login", "evil").await;
     let page = site.get(&mut browser, &format!("/upstream/evil/callback?{}", evil.allows(&address))).await;
     assert_eq!(error_of(&page), "upstream_mix_up");
 }
@@ -289,7 +289,7 @@ async fn a_provider_that_is_down_says_no_or_describes_another_is_a_page_and_not_
         ("<script>", "upstream_answer"),
     ] {
         let mut browser = Browser::default();
-        let address = site.depart(&mut browser, "/login", "corp").await;
+        let address = site.start_upstream_login(&mut browser, "/login", "corp").await;
         let query =
             provider.allows(&address).replace("code=c0de", &super::site::encoded(&[("error", error)]));
         let page = site.get(&mut browser, &format!("/upstream/corp/callback?{query}")).await;
@@ -304,7 +304,7 @@ async fn a_provider_that_is_down_says_no_or_describes_another_is_a_page_and_not_
     let login = site.get(&mut browser, "/login").await;
     assert_eq!(error_of(&site.get(&mut browser, &start(&login, "other")).await), "upstream_answer");
 
-    let address = site.depart(&mut browser, "/login", "corp").await;
+    let address = site.start_upstream_login(&mut browser, "/login", "corp").await;
     let query = provider.allows(&address);
     provider.stop().await;
     let page = site.get(&mut browser, &format!("/upstream/corp/callback?{query}")).await;
@@ -318,13 +318,13 @@ async fn a_provider_that_is_down_says_no_or_describes_another_is_a_page_and_not_
 async fn an_address_never_leads_to_a_person_and_somebody_new_comes_in_only_as_admitted() {
     let (site, provider) = open().await;
     let ada = site.node.cluster().view().user_by_name("ada").unwrap().id;
-    let order = UpdateUser {
+    let command = UpdateUser {
         user_id: ada.to_vec(),
         email: Some("ada@corp.test".into()),
         email_verified: Some(true),
         ..UpdateUser::default()
     };
-    site.node.propose(Body::UpdateUser(order)).await.unwrap();
+    site.node.propose(Body::UpdateUser(command)).await.unwrap();
     site.raise_level().await;
     let people = site.people();
     let fly = async |verified: Value| {
@@ -378,8 +378,8 @@ async fn a_newcomer_gets_no_name_that_applications_or_users_know() {
     let gone = site.node.create_user("gone", PASSWORD, &[]).await;
     site.node.propose(Body::DeleteUser(DeleteUser { user_id: gone.to_vec() })).await.unwrap();
     let bob = site.node.cluster().view().user_by_name("bob").unwrap().id;
-    let order = RenameUser { user_id: bob.to_vec(), username: "robert".into(), force: false };
-    site.node.propose(Body::RenameUser(order)).await.unwrap();
+    let command = RenameUser { user_id: bob.to_vec(), username: "robert".into(), force: false };
+    site.node.propose(Body::RenameUser(command)).await.unwrap();
     let is_now = |sub: &str| {
         provider.claims("sub", json!(sub));
         provider.says(|script| script.userinfo = json!({ "sub": sub }));
@@ -409,13 +409,13 @@ async fn an_address_that_nobody_proved_is_not_told_to_proxies() {
     let (site, provider) = open().await;
     let user_id = site.node.cluster().view().user_by_name("ada").unwrap().id.to_vec();
     let told = async |email_verified| {
-        let order = UpdateUser {
+        let command = UpdateUser {
             user_id: user_id.clone(),
             email: Some("boss@corp.test".into()),
             email_verified: Some(email_verified),
             ..UpdateUser::default()
         };
-        site.node.propose(Body::UpdateUser(order)).await.unwrap();
+        site.node.propose(Body::UpdateUser(command)).await.unwrap();
         let cookie = cookie_of(&site, "ada").await.unwrap_or_else(|page| panic!("{}", page.text));
         Check::of("traefik").send(&site, &cookie).await.headers["remote-email"].to_str().unwrap().to_owned()
     };
@@ -450,7 +450,7 @@ async fn an_identity_is_one_persons_and_a_subject_means_nothing_at_another_provi
     let other = Provider::start().await;
     add(&site, "other", &other).await;
     let mut browser = Browser::default();
-    let address = site.depart(&mut browser, "/login", "other").await;
+    let address = site.start_upstream_login(&mut browser, "/login", "other").await;
     let page = site.get(&mut browser, &format!("/upstream/other/callback?{}", other.allows(&address))).await;
     assert_eq!(error_of(&page), "upstream_stranger");
 }
@@ -510,8 +510,8 @@ async fn a_disabled_person_and_a_disabled_provider_open_nothing() {
     site.link_ada(&provider).await;
     let ada = site.node.cluster().view().user_by_name("ada").unwrap().id;
     let disabled = async |id: UserId, off: bool| {
-        let order = UpdateUser { user_id: id.to_vec(), disabled: Some(off), ..UpdateUser::default() };
-        site.node.propose(Body::UpdateUser(order)).await.unwrap();
+        let command = UpdateUser { user_id: id.to_vec(), disabled: Some(off), ..UpdateUser::default() };
+        site.node.propose(Body::UpdateUser(command)).await.unwrap();
     };
     disabled(ada, true).await;
     let mut browser = Browser::default();
@@ -524,8 +524,8 @@ async fn a_disabled_person_and_a_disabled_provider_open_nothing() {
     let mut browser = Browser::default();
     assert_eq!(site.fly(&mut browser, "/login", &provider).await.location(), "/");
     let mut away = Browser::default();
-    let address = site.depart(&mut away, "/login", "corp").await;
-    change(&site, |order| order.disabled = Some(true)).await;
+    let address = site.start_upstream_login(&mut away, "/login", "corp").await;
+    change(&site, |command| command.disabled = Some(true)).await;
     assert_eq!(site.get(&mut browser, "/").await.location(), "/login", "its sessions are over");
     let page = site.get(&mut away, &format!("/upstream/corp/callback?{}", provider.allows(&address))).await;
     assert_eq!(error_of(&page), "upstream_unknown");
@@ -538,7 +538,7 @@ async fn who_must_prove_who_they_are_again_must_do_so_there() {
     let (site, provider) = open().await;
     let mut browser = site.link_ada(&provider).await;
     let url = Site::authorize_url("web", &[("prompt", "login")]);
-    let address = site.depart(&mut browser, &url, "corp").await;
+    let address = site.start_upstream_login(&mut browser, &url, "corp").await;
     assert!(address.contains("prompt=login") && address.contains("max_age=0"), "{address}");
     // It does not send the time, or a time long ago.
     let now = START_MS / 1_000;
@@ -588,8 +588,8 @@ async fn plain_oauth_with_userinfo_works_and_never_passes_for_a_recent_proof() {
         rule: Some(rule(UpstreamAdmission::Any, &[])),
         ..Upstream::default()
     };
-    let order = CreateUpstream { upstream: Some(upstream) };
-    site.node.propose(Body::CreateUpstream(order)).await.unwrap();
+    let command = CreateUpstream { upstream: Some(upstream) };
+    site.node.propose(Body::CreateUpstream(command)).await.unwrap();
     let mut browser = Browser::default();
     let page = site.fly(&mut browser, "/login", &hub).await;
     assert_eq!(page.location(), "/", "{}", page.text);
@@ -620,7 +620,7 @@ async fn a_sign_in_sets_out_at_one_node_and_arrives_once_at_any_other() {
         site.node.cluster().view_at(index).await.unwrap();
     }
     let mut browser = Browser::default();
-    let address = sites[0].depart(&mut browser, "/login", "corp").await;
+    let address = sites[0].start_upstream_login(&mut browser, "/login", "corp").await;
     let callback = format!("/upstream/corp/callback?{}", provider.allows(&address));
     let people = sites[0].people();
     let arriving = (0..32).map(|n| {

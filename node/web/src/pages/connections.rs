@@ -19,7 +19,7 @@ use super::site::{Site, fault_of, see_other};
 pub const ACTION: &str = "/connections/end";
 
 #[derive(Deserialize)]
-pub struct Submitted {
+pub struct RevokeConsentForm {
     csrf: String,
     client_id: String,
 }
@@ -28,7 +28,7 @@ pub async fn end(
     State(site): State<Arc<Site>>,
     id: RequestId,
     headers: HeaderMap,
-    form: Result<Form<Submitted>, FormRejection>,
+    form: Result<Form<RevokeConsentForm>, FormRejection>,
 ) -> Response {
     let Ok(Form(form)) = form else {
         let detail = "The form arrived incomplete. Go back, reload the page and try again.";
@@ -39,14 +39,14 @@ pub async fn end(
     site.formed(&headers, result, &id)
 }
 
-async fn ended(site: &Site, headers: &HeaderMap, form: &Submitted) -> Result<Response, Fault> {
+async fn ended(site: &Site, headers: &HeaderMap, form: &RevokeConsentForm) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     site.check_csrf(&browser, ACTION, &form.csrf)?;
     let Some(signed_in) = site.visitor(&browser).await?.signed_in else { return Ok(see_other("/login")) };
     let user = signed_in.user.id;
-    let derivation = site.derivation(headers, &[b"disconnect", user.bytes(), form.client_id.as_bytes()]);
-    let order = RevokeConsent { user_id: user.to_vec(), client_id: form.client_id.clone() };
-    let written = site.auth.cluster().propose(derivation.request(), Body::RevokeConsent(order)).await;
+    let write_key = site.write_key(headers, &[b"disconnect", user.bytes(), form.client_id.as_bytes()]);
+    let command = RevokeConsent { user_id: user.to_vec(), client_id: form.client_id.clone() };
+    let written = site.auth.cluster().propose(write_key.request(), Body::RevokeConsent(command)).await;
     written.map_err(|error| fault_of(&AuthError::from(error)))?;
     Ok(see_other("/"))
 }

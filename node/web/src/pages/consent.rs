@@ -12,23 +12,23 @@ use serde::Deserialize;
 
 use conclave_auth::{
     authorization::AuthorizationError,
-    derive::Derivation,
     dispatch::{Next, Visitor},
-    ticket::{Note, Step, Target, Ticket, TicketError},
+    ticket::{LoginStep, LoginTarget, Note, Ticket, TicketError},
+    write_key::WriteKey,
 };
 use conclave_http::{ClientInfo, Fault, RequestId};
 
 use super::site::{Browser, Site, fault_of, fault_of_ticket};
 
 #[derive(Deserialize)]
-pub struct Submitted {
+pub struct ConsentForm {
     ticket: String,
     csrf: String,
     decision: String,
 }
 
 #[derive(Deserialize)]
-pub struct Asked {
+pub struct ConsentQuery {
     #[serde(default)]
     ticket: String,
 }
@@ -39,11 +39,11 @@ pub async fn show(
     id: RequestId,
     client: ClientInfo,
     headers: HeaderMap,
-    Query(asked): Query<Asked>,
+    Query(query): Query<ConsentQuery>,
 ) -> Response {
     let shown = async {
         let browser = site.browser(&headers)?;
-        let opened = site.auth.reopen(&asked.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
+        let opened = site.auth.reopen(&query.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
         let page = Page { site: &site, client: &client, headers: &headers, browser: &browser };
         let next = page.asked_again(opened).await?;
         Ok(site.show(next, &browser, &id))
@@ -56,7 +56,7 @@ pub async fn submit(
     id: RequestId,
     client: ClientInfo,
     headers: HeaderMap,
-    form: Result<Form<Submitted>, FormRejection>,
+    form: Result<Form<ConsentForm>, FormRejection>,
 ) -> Response {
     let Ok(Form(form)) = form else {
         let detail = "The form arrived incomplete. Go back, reload the page and try again.";
@@ -72,7 +72,7 @@ async fn submitted(
     id: &RequestId,
     client: &ClientInfo,
     headers: &HeaderMap,
-    form: Submitted,
+    form: ConsentForm,
 ) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     let checked = site.check_csrf(&browser, "/consent", &form.csrf);
@@ -99,9 +99,10 @@ impl Page<'_> {
     async fn answered(
         &self,
         (ticket, trouble): (Ticket, Option<TicketError>),
-        form: &Submitted,
+        form: &ConsentForm,
     ) -> Result<Next, Fault> {
-        let (Step::Consent { session }, Target::Authorize(request)) = (ticket.step, &ticket.target) else {
+        let (LoginStep::Consent { session }, LoginTarget::Authorize(request)) = (ticket.step, &ticket.target)
+        else {
             return Err(fault_of_ticket(TicketError::NotOurs));
         };
         if trouble.is_some() {
@@ -118,18 +119,18 @@ impl Page<'_> {
         // A second click by the same user in the same browser is the same write, and gets the first reply.
         let key = &self.site.auth.deriving_keys().request;
         let browser = self.browser.id.as_str().as_bytes();
-        let derivation = Derivation::of_step(key, &[b"consent", &ticket.id, browser, &session]);
+        let write_key = WriteKey::of_step(key, &[b"consent", &ticket.id, browser, &session]);
         // The page was shown to the user of that session. Another user gets a page of their own.
         let same =
             visitor.signed_in.as_ref().is_some_and(|signed_in| *signed_in.session.id.bytes() == session);
         let visitor = Visitor { consented: same.then(|| ticket.clone()), ..visitor };
-        let next = self.site.auth.next(&ticket.target, &visitor, &derivation).await;
+        let next = self.site.auth.next(&ticket.target, &visitor, &write_key).await;
         next.map_err(|e| fault_of(&e))
     }
 
     /// Shows the page again, after its request was checked again.
     async fn asked_again(&self, (ticket, trouble): (Ticket, Option<TicketError>)) -> Result<Next, Fault> {
-        let Step::Consent { session } = ticket.step else {
+        let LoginStep::Consent { session } = ticket.step else {
             return Err(fault_of_ticket(TicketError::NotOurs));
         };
         if trouble.is_some()
@@ -148,8 +149,8 @@ impl Page<'_> {
         // An old page proves nothing about the age of the sign-in.
         let just_now = same && trouble.is_none();
         let visitor = Visitor { just_now, note, ..visitor };
-        let derivation = self.site.derivation(self.headers, &[b"consent-again", &ticket.id]);
-        let next = self.site.auth.next(&ticket.target, &visitor, &derivation).await;
+        let write_key = self.site.write_key(self.headers, &[b"consent-again", &ticket.id]);
+        let next = self.site.auth.next(&ticket.target, &visitor, &write_key).await;
         next.map_err(|e| fault_of(&e))
     }
 }

@@ -15,7 +15,7 @@ use axum::{
 use conclave_proto::command::v1::{AnswerDevice, command::Body};
 use conclave_state::{
     Reason,
-    device::{Answer, DeviceRequest},
+    device::{DeviceAnswer, DeviceRequest},
     ids::{DeviceId, SessionId},
 };
 use serde::Deserialize;
@@ -24,13 +24,13 @@ use crate::views;
 use conclave_auth::{
     AuthError,
     client_name::shown_name,
-    derive::Derivation,
     dispatch::{Next, Visitor},
     policy::Circumstances,
     session::SignedIn,
     throttle::Admission,
-    ticket::{Step, Target, Ticket, TicketError},
+    ticket::{LoginStep, LoginTarget, Ticket, TicketError},
     user_code,
+    write_key::WriteKey,
 };
 use conclave_http::{ClientInfo, Fault, RequestId};
 
@@ -43,22 +43,22 @@ const ACTION: &str = "/device";
 const ANSWER: &str = "/device/answer";
 
 #[derive(Deserialize)]
-pub struct Asked {
+pub struct DeviceQuery {
     #[serde(default)]
     user_code: String,
     #[serde(default)]
-    problem: Option<Problem>,
+    problem: Option<DeviceProblem>,
 }
 
 #[derive(Deserialize)]
-pub struct Typed {
+pub struct UserCodeForm {
     csrf: String,
     #[serde(default)]
     user_code: String,
 }
 
 #[derive(Deserialize)]
-pub struct Answered {
+pub struct DeviceDecisionForm {
     ticket: String,
     csrf: String,
     decision: String,
@@ -68,20 +68,27 @@ pub async fn show(
     State(site): State<Arc<Site>>,
     id: RequestId,
     headers: HeaderMap,
-    Query(asked): Query<Asked>,
+    Query(query): Query<DeviceQuery>,
 ) -> Response {
-    match shown(&site, &id, &headers, &asked).await {
+    match shown(&site, &id, &headers, &query).await {
         Ok(response) => response,
         Err(fault) => site.fault(&fault, &id),
     }
 }
 
-async fn shown(site: &Site, id: &RequestId, headers: &HeaderMap, asked: &Asked) -> Result<Response, Fault> {
+async fn shown(
+    site: &Site,
+    id: &RequestId,
+    headers: &HeaderMap,
+    query: &DeviceQuery,
+) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     let visitor = site.visitor(&browser).await?;
-    let text = user_code::parse(&asked.user_code).unwrap_or_default();
+    let text = user_code::parse(&query.user_code).unwrap_or_default();
     match &visitor.signed_in {
-        Some(signed_in) => Ok(form_page(site, &browser, signed_in, &text, asked.problem.map(Problem::text))),
+        Some(signed_in) => {
+            Ok(form_page(site, &browser, signed_in, &text, query.problem.map(DeviceProblem::text)))
+        }
         None => sign_in(site, id, headers, &browser, &visitor, text).await,
     }
 }
@@ -94,8 +101,8 @@ async fn sign_in(
     visitor: &Visitor,
     user_code: String,
 ) -> Result<Response, Fault> {
-    let derivation = site.derivation(headers, &[b"device"]);
-    let next = site.auth.next(&Target::Device { user_code }, visitor, &derivation).await;
+    let write_key = site.write_key(headers, &[b"device"]);
+    let next = site.auth.next(&LoginTarget::Device { user_code }, visitor, &write_key).await;
     Ok(site.show(next.map_err(|e| fault_of(&e))?, browser, id))
 }
 
@@ -120,7 +127,7 @@ pub async fn submit(
     id: RequestId,
     client: ClientInfo,
     headers: HeaderMap,
-    form: Result<Form<Typed>, FormRejection>,
+    form: Result<Form<UserCodeForm>, FormRejection>,
 ) -> Response {
     let Ok(Form(form)) = form else { return site.formed(&headers, Err(incomplete()), &id) };
     let result = submitted(&site, &id, client.ip, &headers, form).await;
@@ -132,7 +139,7 @@ async fn submitted(
     id: &RequestId,
     address: IpAddr,
     headers: &HeaderMap,
-    form: Typed,
+    form: UserCodeForm,
 ) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     site.check_csrf(&browser, ACTION, &form.csrf)?;
@@ -142,10 +149,10 @@ async fn submitted(
         return sign_in(site, id, headers, &browser, &visitor, text).await;
     };
     if let Admission::Refused { retry_in } = site.auth.user_codes().address(address) {
-        return Ok(refused(site, &browser, signed_in, &text, Problem::TooMany, Some(retry_in)));
+        return Ok(refused(site, &browser, signed_in, &text, DeviceProblem::TooMany, Some(retry_in)));
     }
     let Some(device) = find(site, &text).await else {
-        return Ok(refused(site, &browser, signed_in, &text, Problem::Unknown, None));
+        return Ok(refused(site, &browser, signed_in, &text, DeviceProblem::Unknown, None));
     };
     site.auth.user_codes().address_succeeded(address);
     let ticket = confirm_ticket(site, &browser, signed_in, device.id, &text);
@@ -159,12 +166,12 @@ async fn submitted(
 /// The reason why the form is shown again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Problem {
+pub enum DeviceProblem {
     TooMany,
     Unknown,
 }
 
-impl Problem {
+impl DeviceProblem {
     const fn name(self) -> &'static str {
         match self {
             Self::TooMany => "too-many",
@@ -188,20 +195,20 @@ fn refused(
     browser: &Browser,
     signed_in: &SignedIn,
     text: &str,
-    problem: Problem,
+    problem: DeviceProblem,
     retry_in: Option<Duration>,
 ) -> Response {
     if browser.reads_pages {
-        let query = url::form_urlencoded::Serializer::new(String::new())
+        let parameters = url::form_urlencoded::Serializer::new(String::new())
             .append_pair("user_code", text)
             .append_pair("problem", problem.name())
             .finish();
-        return see_other(&format!("{ACTION}?{query}"));
+        return see_other(&format!("{ACTION}?{parameters}"));
     }
     let mut response = form_page(site, browser, signed_in, text, Some(problem.text()));
     *response.status_mut() = match problem {
-        Problem::TooMany => StatusCode::TOO_MANY_REQUESTS,
-        Problem::Unknown => StatusCode::BAD_REQUEST,
+        DeviceProblem::TooMany => StatusCode::TOO_MANY_REQUESTS,
+        DeviceProblem::Unknown => StatusCode::BAD_REQUEST,
     };
     if let Some(retry_in) = retry_in {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(retry_in.as_secs().max(1)));
@@ -210,7 +217,7 @@ fn refused(
 }
 
 #[derive(Deserialize)]
-pub struct Confirmed {
+pub struct DeviceConfirmationQuery {
     #[serde(default)]
     ticket: String,
 }
@@ -221,16 +228,16 @@ pub async fn confirm(
     id: RequestId,
     client: ClientInfo,
     headers: HeaderMap,
-    Query(confirmed): Query<Confirmed>,
+    Query(query): Query<DeviceConfirmationQuery>,
 ) -> Response {
     let shown = async {
         let browser = site.browser(&headers)?;
-        let (ticket, session, device) = ticket_of(&site, &browser, &confirmed.ticket)?;
+        let (ticket, session, device) = ticket_of(&site, &browser, &query.ticket)?;
         let visitor = site.visitor(&browser).await?;
         let own = visitor.signed_in.filter(|signed_in| *signed_in.session.id.bytes() == session);
         let state = site.auth.cluster().view();
         let device = state.device_request(device, site.auth.now(&state));
-        let waiting = device.filter(|device| device.answer == Answer::Waiting).cloned();
+        let waiting = device.filter(|device| device.answer == DeviceAnswer::Waiting).cloned();
         let (Some(signed_in), Some(device)) = (own, waiting) else { return Err(over()) };
         let person = Person { signed_in: &signed_in, address: client.ip };
         confirm_page(&site, &id, &browser, &person, &device, ticket)
@@ -243,7 +250,7 @@ fn ticket_of(site: &Site, browser: &Browser, text: &str) -> Result<(Ticket, [u8;
     let in_words = |error| fault_of_ticket(error).with_way_on(ACTION, "Type the code again");
     let ticket = site.auth.open(text, Some(browser.id.as_str())).map_err(in_words)?;
     match ticket.step {
-        Step::Device { session, device } => Ok((ticket, session, DeviceId::new(device))),
+        LoginStep::Device { session, device } => Ok((ticket, session, DeviceId::new(device))),
         _ => Err(in_words(TicketError::NotOurs)),
     }
 }
@@ -255,8 +262,8 @@ fn confirm_ticket(
     device: DeviceId,
     user_code: &str,
 ) -> Ticket {
-    let step = Step::Device { session: *signed_in.session.id.bytes(), device: *device.bytes() };
-    let target = Target::Device { user_code: user_code.to_owned() };
+    let step = LoginStep::Device { session: *signed_in.session.id.bytes(), device: *device.bytes() };
+    let target = LoginTarget::Device { user_code: user_code.to_owned() };
     site.auth.ticket(step, target, Some(browser.id.as_str()))
 }
 
@@ -272,7 +279,7 @@ async fn find(site: &Site, code: &str) -> Option<Arc<DeviceRequest>> {
     let find_in = |state: &conclave_state::State| {
         let now = site.auth.now(state);
         let found = hashes.iter().find_map(|hash| state.device_by_user_code(hash, now)).cloned();
-        found.filter(|device| device.answer == Answer::Waiting)
+        found.filter(|device| device.answer == DeviceAnswer::Waiting)
     };
     match find_in(&here) {
         Some(device) => Some(device),
@@ -297,7 +304,7 @@ fn confirm_page(
     let signed_in = person.signed_in;
     let state = site.auth.cluster().view();
     let Some(client) = state.client(device.client.as_str()).filter(|client| !client.disabled) else {
-        return Ok(site.show(Next::Gone(conclave_auth::dispatch::Gone::Client), browser, id));
+        return Ok(site.show(Next::Gone(conclave_auth::dispatch::MissingObject::Client), browser, id));
     };
     let around = Circumstances::of_session(&signed_in.session, Some(person.address));
     let judgement = site.auth.judge_client(&state, client, &signed_in.user, &around);
@@ -319,7 +326,7 @@ fn confirm_page(
         scopes: lines(&device.scopes),
         destination: String::new(),
         user_code: match ticket.target {
-            Target::Device { user_code } => user_code,
+            LoginTarget::Device { user_code } => user_code,
             _ => String::new(),
         },
         note: None,
@@ -332,10 +339,10 @@ pub async fn answer(
     id: RequestId,
     client: ClientInfo,
     headers: HeaderMap,
-    form: Result<Form<Answered>, FormRejection>,
+    form: Result<Form<DeviceDecisionForm>, FormRejection>,
 ) -> Response {
     let Ok(Form(form)) = form else { return site.formed(&headers, Err(incomplete()), &id) };
-    let result = answered(&site, client.ip, &headers, form).await;
+    let result = record_decision(&site, client.ip, &headers, form).await;
     site.formed(&headers, result.map_err(to_start), &id)
 }
 
@@ -356,11 +363,11 @@ fn admitted_by(site: &Site, signed_in: &SignedIn, address: IpAddr, device: Devic
     client.map_or(0, |client| site.auth.admitted_by(state, client, &signed_in.user, &around))
 }
 
-async fn answered(
+async fn record_decision(
     site: &Site,
     address: IpAddr,
     headers: &HeaderMap,
-    form: Answered,
+    form: DeviceDecisionForm,
 ) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     site.check_csrf(&browser, ANSWER, &form.csrf)?;
@@ -371,7 +378,7 @@ async fn answered(
     let Some(signed_in) = signed_in else { return Err(fault_of_ticket(TicketError::OtherBrowser)) };
     // Every value except "allow" is a rejection.
     let allow = form.decision == "allow";
-    let order = AnswerDevice {
+    let command = AnswerDevice {
         device_id: device.to_vec(),
         session_id: SessionId::new(session).to_vec(),
         allow,
@@ -383,8 +390,8 @@ async fn answered(
     let key = &site.auth.deriving_keys().request;
     let parts: [&[u8]; 5] =
         [b"device", &ticket.id, browser.id.as_str().as_bytes(), &session, &[u8::from(allow)]];
-    let derivation = Derivation::of_step(key, &parts);
-    let written = site.auth.cluster().propose(derivation.request(), Body::AnswerDevice(order)).await;
+    let write_key = WriteKey::of_step(key, &parts);
+    let written = site.auth.cluster().propose(write_key.request(), Body::AnswerDevice(command)).await;
     match written.map_err(AuthError::from) {
         Ok(_) if browser.reads_pages => Ok(site.onward(Onward::DeviceDone { allowed: allow }, &browser)),
         Ok(_) => Ok(done(site, allow)),

@@ -12,7 +12,7 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use crate::views;
-use conclave_auth::authorization::{Answer, ResponseMode};
+use conclave_auth::authorization::{ClientResponse, ResponseMode};
 use conclave_crypto::mac;
 
 use super::site::{Site, see_other};
@@ -26,8 +26,8 @@ static SCRIPT_SOURCE: LazyLock<String> =
 
 impl Site {
     /// Sends the browser back to the client with the response.
-    pub fn answer(&self, answer: &Answer) -> Response {
-        answer.told(match answer.mode {
+    pub fn answer(&self, answer: &ClientResponse) -> Response {
+        answer.mark_denial(match answer.mode {
             ResponseMode::Query | ResponseMode::Fragment => see_other(&answer.location()),
             ResponseMode::FormPost => {
                 let fields =
@@ -39,8 +39,10 @@ impl Site {
 
     /// The page that posts these fields to a registered redirect URI.
     pub(super) fn form_post(&self, action: &str, fields: &[(String, String)]) -> Response {
-        let field =
-            |(name, value): &(String, String)| views::Hidden { name: name.clone(), value: value.clone() };
+        let field = |(name, value): &(String, String)| views::HiddenField {
+            name: name.clone(),
+            value: value.clone(),
+        };
         let view = views::FormPostView {
             action: action.to_owned(),
             fields: fields.iter().map(field).collect(),

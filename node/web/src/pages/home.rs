@@ -14,9 +14,9 @@ use crate::views;
 use conclave_auth::{
     client_name::shown_name,
     picture,
-    policy::{Asked, Circumstances},
+    policy::{AppRequest, Circumstances},
     session::SignedIn,
-    ticket::{Step, Target},
+    ticket::{LoginStep, LoginTarget},
 };
 use conclave_http::{ClientInfo, Fault, RequestId};
 
@@ -40,12 +40,12 @@ async fn shown(site: &Site, client: &ClientInfo, headers: &HeaderMap) -> Result<
     let Some(signed_in) = visitor.signed_in else {
         return Ok(site.with_browser(&browser, see_other("/login")));
     };
-    let mut applications: Vec<views::Link> = signed_in
+    let mut applications: Vec<views::PageLink> = signed_in
         .state
         .applications_after(None)
         .filter(|a| !a.launch_url.is_empty() && opens(site, client, &signed_in, a))
         .take(MAX_APPLICATIONS)
-        .map(|a| views::Link { url: a.launch_url.clone(), label: a.name.clone() })
+        .map(|a| views::PageLink { url: a.launch_url.clone(), label: a.name.clone() })
         .collect();
     applications.sort_by_cached_key(|link| link.label.to_lowercase());
     let user = &signed_in.user;
@@ -71,7 +71,7 @@ fn opens(site: &Site, client: &ClientInfo, signed_in: &SignedIn, application: &A
     let host = url.as_ref().and_then(url::Url::host_str).unwrap_or_default();
     let target = url.as_ref().map_or("/", url::Url::path);
     let around = Circumstances {
-        request: Some(Asked { method: Some("GET"), host, target }),
+        request: Some(AppRequest { method: Some("GET"), host, target }),
         ..Circumstances::of_session(&signed_in.session, Some(client.ip))
     };
     site.auth.admits(&signed_in.state, application, &signed_in.user, &around)
@@ -83,8 +83,8 @@ fn providers(
     browser: &Browser,
     signed_in: &SignedIn,
 ) -> Result<Vec<views::LinkedProvider>, Fault> {
-    let step = Step::Link { session: *signed_in.session.id.bytes() };
-    let ticket = site.auth.ticket(step, Target::Home, Some(browser.id.as_str()));
+    let step = LoginStep::Link { session: *signed_in.session.id.bytes() };
+    let ticket = site.auth.ticket(step, LoginTarget::Home, Some(browser.id.as_str()));
     let text = site.auth.seal(&ticket).map_err(|error| fault_of(&error))?;
     let shown = signed_in.state.upstreams().filter_map(|upstream| {
         let identity = signed_in.state.identity_of(signed_in.user.id, &upstream.name);
@@ -99,11 +99,11 @@ fn providers(
 }
 
 /// The consents that the user gave for good.
-fn connections(signed_in: &SignedIn) -> Vec<views::Connection> {
+fn connections(signed_in: &SignedIn) -> Vec<views::ConnectedClient> {
     let rows = signed_in.state.consents_of(signed_in.user.id).take(MAX_APPLICATIONS);
     let shown = rows.filter_map(|consent| {
         let client = signed_in.state.client(consent.client.as_str())?;
-        Some(views::Connection {
+        Some(views::ConnectedClient {
             client_id: client.id.to_string(),
             name: shown_name(client),
             scopes: lines(&consent.scopes),

@@ -16,12 +16,12 @@ use conclave_auth::{
     AuthError,
     authorization::error_of,
     client_name::shown_name,
-    complete::{Completed, Origin},
-    derive::Derivation,
-    dispatch::{Gone, Next, Visitor},
-    password::{Proof, Unproved},
-    ticket::{Note, Step, Target, Ticket, TicketError, Why},
+    complete::{CompletedLogin, LoginOrigin},
+    dispatch::{MissingObject, Next, Visitor},
+    password::{PasswordRejection, Proof},
+    ticket::{LoginStep, LoginTarget, Note, NoteReason, Ticket, TicketError},
     upstream::wanted_age,
+    write_key::WriteKey,
 };
 use conclave_http::{ClientInfo, Denial, Fault, RequestId};
 
@@ -31,14 +31,14 @@ use super::{
 };
 
 #[derive(Deserialize)]
-pub struct Asked {
+pub struct LoginQuery {
     #[serde(default)]
     ticket: String,
 }
 
 /// The form, field by field.
 #[derive(Deserialize)]
-pub struct Submitted {
+pub struct LoginForm {
     ticket: String,
     csrf: String,
     #[serde(default)]
@@ -55,9 +55,9 @@ pub async fn show(
     id: RequestId,
     client: ClientInfo,
     headers: HeaderMap,
-    Query(asked): Query<Asked>,
+    Query(query): Query<LoginQuery>,
 ) -> Response {
-    match shown(&site, &id, &client, &headers, &asked.ticket).await {
+    match shown(&site, &id, &client, &headers, &query.ticket).await {
         Ok(response) => response,
         Err(fault) => site.fault(&fault, &id),
     }
@@ -73,7 +73,9 @@ async fn shown(
     let browser = site.browser(headers)?;
     let visitor = site.visitor(&browser).await?.from(client.ip);
     let ticket = match text {
-        "" => site.auth.ticket(Step::Login { fresh: false }, Target::Home, Some(browser.id.as_str())),
+        "" => {
+            site.auth.ticket(LoginStep::Login { fresh: false }, LoginTarget::Home, Some(browser.id.as_str()))
+        }
         text => {
             let opened = site.auth.reopen(text, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
             match site.revived(opened).await? {
@@ -83,24 +85,25 @@ async fn shown(
         }
     };
     let again = match ticket.step {
-        Step::Login { fresh } => fresh,
-        Step::Outside => false,
-        Step::Consent { .. }
-        | Step::HandOver { .. }
-        | Step::Logout
-        | Step::Device { .. }
-        | Step::Link { .. } => {
+        LoginStep::Login { fresh } => fresh,
+        LoginStep::Outside => false,
+        LoginStep::Consent { .. }
+        | LoginStep::AppSso { .. }
+        | LoginStep::Logout
+        | LoginStep::Device { .. }
+        | LoginStep::Link { .. } => {
             return Err(fault_of_ticket(TicketError::NotOurs));
         }
     };
     if visitor.signed_in.is_some() && !again {
         // The user signed in meanwhile, in another tab or here: continue from there.
-        let derivation = site.derivation(headers, &[b"login", text.as_bytes()]);
+        let write_key = site.write_key(headers, &[b"login", text.as_bytes()]);
         let visitor = Visitor { asked_at_ms: Some(ticket.issued_at_ms), ..visitor };
-        let next = site.auth.next(&ticket.target, &visitor, &derivation).await.map_err(|e| fault_of(&e))?;
+        let next = site.auth.next(&ticket.target, &visitor, &write_key).await.map_err(|e| fault_of(&e))?;
         return Ok(site.show(next, &browser, id));
     }
-    let mut bound = site.auth.ticket(Step::Login { fresh: again }, ticket.target, Some(browser.id.as_str()));
+    let mut bound =
+        site.auth.ticket(LoginStep::Login { fresh: again }, ticket.target, Some(browser.id.as_str()));
     bound.note = ticket.note;
     Ok(site.with_browser(&browser, page(site, &browser, &bound)?))
 }
@@ -111,13 +114,13 @@ impl Site {
     async fn revived(
         &self,
         (mut ticket, trouble): (Ticket, Option<TicketError>),
-    ) -> Result<Result<Ticket, Gone>, Fault> {
+    ) -> Result<Result<Ticket, MissingObject>, Fault> {
         let Some(trouble) = trouble else { return Ok(Ok(ticket)) };
         if let Some(gone) = self.auth.still_stands(&ticket.target).await.map_err(|e| fault_of(&e))? {
             return Ok(Err(gone));
         }
-        let is_plain = matches!(ticket.target, Target::Home) && ticket.note.is_none();
-        if !is_plain && ticket.step != Step::Outside {
+        let is_plain = matches!(ticket.target, LoginTarget::Home) && ticket.note.is_none();
+        if !is_plain && ticket.step != LoginStep::Outside {
             let username = ticket.note.take().map(|note| note.username).unwrap_or_default();
             ticket.note = Some(Note { why: trouble.why(), username });
         }
@@ -128,7 +131,7 @@ impl Site {
 pub(super) fn page(site: &Site, browser: &Browser, ticket: &Ticket) -> Result<Response, Fault> {
     let username = ticket.note.as_ref().map(|note| note.username.clone()).unwrap_or_default();
     let hint = match &ticket.target {
-        Target::Authorize(request) if username.is_empty() => request.login_hint.clone(),
+        LoginTarget::Authorize(request) if username.is_empty() => request.login_hint.clone(),
         _ => username,
     };
     let text = site.auth.seal(ticket).map_err(|e| fault_of(&e))?;
@@ -147,11 +150,11 @@ pub(super) fn page(site: &Site, browser: &Browser, ticket: &Ticket) -> Result<Re
 
 /// The other ways to sign in. Plain OAuth 2.0 cannot state the time of authentication, so it is not offered when a
 /// recent authentication is required.
-fn providers(site: &Site, ticket: &Ticket, text: &str) -> Vec<views::Provider> {
+fn providers(site: &Site, ticket: &Ticket, text: &str) -> Vec<views::ProviderLink> {
     let must_be_recent = wanted_age(ticket).is_some();
     let state = site.auth.cluster().view();
     let offered = state.upstreams().filter(|u| !u.disabled && (u.is_openid() || !must_be_recent));
-    let shown = offered.map(|upstream| views::Provider {
+    let shown = offered.map(|upstream| views::ProviderLink {
         name: upstream.name.to_string(),
         label: upstream.display_name.clone(),
         url: format!("/upstream/{}/start?ticket={text}", upstream.name),
@@ -160,16 +163,16 @@ fn providers(site: &Site, ticket: &Ticket, text: &str) -> Vec<views::Provider> {
 }
 
 /// The name of the application that the user is about to open.
-fn destination(site: &Site, target: &Target) -> Option<String> {
+fn destination(site: &Site, target: &LoginTarget) -> Option<String> {
     let state = site.auth.cluster().view();
     match target {
-        Target::Authorize(request) => state.client(&request.client_id).map(|client| shown_name(client)),
-        Target::Open { url, .. } => state.application_by_host(&url.host()).map(|a| a.name.clone()),
-        Target::Leave { uri } => {
+        LoginTarget::Authorize(request) => state.client(&request.client_id).map(|client| shown_name(client)),
+        LoginTarget::Open { url, .. } => state.application_by_host(&url.host()).map(|a| a.name.clone()),
+        LoginTarget::Leave { uri } => {
             let host = url::Url::parse(uri).ok()?.host_str()?.to_owned();
             state.application_by_host(&host).map(|a| a.name.clone())
         }
-        Target::Home | Target::Device { .. } => None,
+        LoginTarget::Home | LoginTarget::Device { .. } => None,
     }
 }
 
@@ -178,7 +181,7 @@ pub async fn submit(
     id: RequestId,
     client: ClientInfo,
     headers: HeaderMap,
-    form: Result<Form<Submitted>, FormRejection>,
+    form: Result<Form<LoginForm>, FormRejection>,
 ) -> Response {
     let Ok(Form(form)) = form else {
         let detail = "The sign-in form arrived incomplete. Go back, reload the page and try again.";
@@ -194,7 +197,7 @@ async fn submitted(
     id: &RequestId,
     client: &ClientInfo,
     headers: &HeaderMap,
-    form: Submitted,
+    form: LoginForm,
 ) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     let checked = site.check_csrf(&browser, "/login", &form.csrf);
@@ -203,33 +206,34 @@ async fn submitted(
     if !browser.reads_pages {
         checked.as_ref().map_err(Clone::clone)?;
     }
-    let Step::Login { fresh } = ticket.step else { return Err(fault_of_ticket(TicketError::NotOurs)) };
-    if trouble == Some(TicketError::Expired) && ticket.target == Target::Home && checked.is_ok() {
+    let LoginStep::Login { fresh } = ticket.step else { return Err(fault_of_ticket(TicketError::NotOurs)) };
+    if trouble == Some(TicketError::Expired) && ticket.target == LoginTarget::Home && checked.is_ok() {
         // Only this site waits for the sign-in, so nothing can have expired.
-        ticket = site.auth.ticket(Step::Login { fresh }, Target::Home, Some(browser.id.as_str()));
+        ticket = site.auth.ticket(LoginStep::Login { fresh }, LoginTarget::Home, Some(browser.id.as_str()));
         trouble = None;
     }
     let visitor = site.visitor(&browser).await?.from(client.ip);
     let username =
         form.username.get(..form.username.len().min(MAX_USERNAME_BYTES)).unwrap_or_default().to_owned();
-    let derivation = site.derivation(headers, &[b"login", form.ticket.as_bytes(), username.as_bytes()]);
-    let mut attempt = Attempt { site, id, browser, ticket, typed: username.clone(), username, derivation };
+    let write_key = site.write_key(headers, &[b"login", form.ticket.as_bytes(), username.as_bytes()]);
+    let mut attempt = Attempt { site, id, browser, ticket, typed: username.clone(), username, write_key };
     // A form that this site did not show is not processed; a fresh one is shown.
-    let why = checked.err().map(|_| Why::NotFromHere).or_else(|| trouble.map(TicketError::why));
+    let why = checked.err().map(|_| NoteReason::NotFromHere).or_else(|| trouble.map(TicketError::why));
     if let Some(why) = why {
         return match site.auth.still_stands(&attempt.ticket.target).await.map_err(|e| fault_of(&e))? {
             Some(gone) => Ok(site.answer_form(Next::Gone(gone), &attempt.browser, id)),
             None => attempt.form_again(why, StatusCode::BAD_REQUEST),
         };
     }
-    let device = &attempt.browser.device;
-    let proof = match site.auth.prove_password(&attempt.username, form.password, client.ip, device).await {
-        Ok(proof) => proof,
-        Err(unproved) => return attempt.refused(unproved),
-    };
-    attempt.derivation = attempt.named_by(&proof);
+    let trusted_browser = &attempt.browser.trusted_browser;
+    let proof =
+        match site.auth.prove_password(&attempt.username, form.password, client.ip, trusted_browser).await {
+            Ok(proof) => proof,
+            Err(unproved) => return attempt.refused(unproved),
+        };
+    attempt.write_key = attempt.named_by(&proof);
     let origin = origin_of(headers, client);
-    match site.auth.complete(&attempt.ticket, &proof, &attempt.derivation, visitor.shown, origin).await {
+    match site.auth.complete(&attempt.ticket, &proof, &attempt.write_key, visitor.shown, origin).await {
         Ok(completed) => attempt.go_on(completed).await,
         Err(AuthError::Refused(refusal)) => {
             // A form whose ticket was spent for another account must not continue with that account's session.
@@ -241,9 +245,9 @@ async fn submitted(
 }
 
 /// The user agent and address of a browser.
-pub(super) fn origin_of(headers: &HeaderMap, client: &ClientInfo) -> Origin {
+pub(super) fn origin_of(headers: &HeaderMap, client: &ClientInfo) -> LoginOrigin {
     let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
-    Origin { user_agent: user_agent.unwrap_or_default().to_owned(), address: client.ip.to_string() }
+    LoginOrigin { user_agent: user_agent.unwrap_or_default().to_owned(), address: client.ip.to_string() }
 }
 
 /// A submitted form, with everything needed to answer it.
@@ -256,26 +260,29 @@ pub(super) struct Attempt<'a> {
     pub username: String,
     /// The text that was typed, for a fresh form.
     pub typed: String,
-    pub derivation: Derivation,
+    pub write_key: WriteKey,
 }
 
 impl Attempt<'_> {
     /// The request id of the write after a proven password. A second click on the same form, by the same user in the
     /// same browser, is the same write on any node, and gets the first reply.
-    fn named_by(&self, proof: &Proof) -> Derivation {
+    fn named_by(&self, proof: &Proof) -> WriteKey {
         let key = &self.site.auth.deriving_keys().request;
         let (browser, version) =
             (self.browser.id.as_str().as_bytes(), proof.credential_version.to_be_bytes());
         let user = proof.user.id;
-        Derivation::of_step(key, &[b"login", &self.ticket.id, browser, user.bytes(), &version])
+        WriteKey::of_step(key, &[b"login", &self.ticket.id, browser, user.bytes(), &version])
     }
 
     /// The response after the sign-in: to the client with the code, or to the next page.
-    pub async fn go_on(self, completed: Completed) -> Result<Response, Fault> {
-        let device =
-            self.site.auth.device_after(&self.browser.device, &completed.signed_in, &self.derivation);
+    pub async fn go_on(self, completed: CompletedLogin) -> Result<Response, Fault> {
+        let trusted_browser = self.site.auth.trusted_browser_after(
+            &self.browser.trusted_browser,
+            &completed.signed_in,
+            &self.write_key,
+        );
         let response = match (&completed.code, &self.ticket.target) {
-            (Some(code), Target::Authorize(request)) => {
+            (Some(code), LoginTarget::Authorize(request)) => {
                 let answer = self.site.auth.way_back(request).with_code(code);
                 self.site.answer_form(Next::Answer(answer), &self.browser, self.id)
             }
@@ -293,12 +300,15 @@ impl Attempt<'_> {
                 self.next(&visitor).await?
             }
         };
-        Ok(self.site.with_device(&device, self.site.with_session(completed.cookie.as_deref(), response)))
+        Ok(self.site.with_trusted_browser(
+            &trusted_browser,
+            self.site.with_session(completed.cookie.as_deref(), response),
+        ))
     }
 
     async fn next(&self, visitor: &Visitor) -> Result<Response, Fault> {
         let visitor = Visitor { asked_at_ms: Some(self.ticket.issued_at_ms), ..visitor.clone() };
-        let next = self.site.auth.next(&self.ticket.target, &visitor, &self.derivation).await;
+        let next = self.site.auth.next(&self.ticket.target, &visitor, &self.write_key).await;
         Ok(self.site.answer_form(next.map_err(|e| fault_of(&e))?, &self.browser, self.id))
     }
 
@@ -306,8 +316,8 @@ impl Attempt<'_> {
     pub async fn again(self, visitor: Visitor, refusal: &conclave_state::Refusal) -> Result<Response, Fault> {
         match refusal.reason {
             Reason::TicketSpent if visitor.signed_in.is_some() => self.next(&visitor).await,
-            Reason::TicketSpent => self.form_if_of_use(Why::Spent).await,
-            Reason::TicketExpired => self.form_if_of_use(Why::Expired).await,
+            Reason::TicketSpent => self.form_if_of_use(NoteReason::Spent).await,
+            Reason::TicketExpired => self.form_if_of_use(NoteReason::Expired).await,
             Reason::AccessDenied => {
                 let what = destination(self.site, &self.ticket.target).unwrap_or_default();
                 let target = Box::new(self.ticket.target.clone());
@@ -315,7 +325,7 @@ impl Attempt<'_> {
                 Ok(self.site.answer_form(next, &self.browser, self.id))
             }
             Reason::CredentialChanged | Reason::UserDisabled | Reason::UserUnknown => {
-                self.refused(Unproved::Wrong)
+                self.refused(PasswordRejection::Wrong)
             }
             _ => self.told_to_client(refusal).await,
         }
@@ -323,7 +333,7 @@ impl Attempt<'_> {
 
     /// A fresh form for a ticket that the rules refused, unless its target is not valid any more: with an expired
     /// pushed request every further form would be refused as well.
-    async fn form_if_of_use(&self, why: Why) -> Result<Response, Fault> {
+    async fn form_if_of_use(&self, why: NoteReason) -> Result<Response, Fault> {
         match self.site.auth.still_stands(&self.ticket.target).await.map_err(|e| fault_of(&e))? {
             Some(gone) => Ok(self.site.answer_form(Next::Gone(gone), &self.browser, self.id)),
             None => self.form_again(why, StatusCode::CONFLICT),
@@ -333,7 +343,7 @@ impl Attempt<'_> {
     /// Sends a refusal that concerns the client's request, not the user, to the client, if its redirect URI is still
     /// valid.
     async fn told_to_client(&self, refusal: &conclave_state::Refusal) -> Result<Response, Fault> {
-        let Target::Authorize(request) = &self.ticket.target else {
+        let LoginTarget::Authorize(request) = &self.ticket.target else {
             return Err(fault_of(&AuthError::Refused(refusal.clone())));
         };
         let gone = self.site.auth.still_stands(&self.ticket.target).await.map_err(|e| fault_of(&e))?;
@@ -348,29 +358,33 @@ impl Attempt<'_> {
     }
 
     /// Shows the form again with the reason. The reason does not reveal if the user exists.
-    fn refused(&self, unproved: Unproved) -> Result<Response, Fault> {
+    fn refused(&self, unproved: PasswordRejection) -> Result<Response, Fault> {
         let (status, why) = match unproved {
-            Unproved::Wrong => (StatusCode::UNAUTHORIZED, Why::Wrong),
-            Unproved::Disabled => (StatusCode::FORBIDDEN, Why::Disabled),
-            Unproved::TooMany { retry_in } => {
-                (StatusCode::TOO_MANY_REQUESTS, Why::TooMany { seconds: retry_in.as_secs().max(1) })
+            PasswordRejection::Wrong => (StatusCode::UNAUTHORIZED, NoteReason::Wrong),
+            PasswordRejection::Disabled => (StatusCode::FORBIDDEN, NoteReason::Disabled),
+            PasswordRejection::TooMany { retry_in } => {
+                (StatusCode::TOO_MANY_REQUESTS, NoteReason::TooMany { seconds: retry_in.as_secs().max(1) })
             }
-            Unproved::Failed(error) => return Err(fault_of(&error)),
+            PasswordRejection::Failed(error) => return Err(fault_of(&error)),
         };
         self.form_again(why, status)
     }
 
     /// The denial log line of a refused sign-in. It does not reveal if the user exists: logs are copied to more places
     /// than databases.
-    fn denied(&self, why: Why) -> Denial {
+    fn denied(&self, why: NoteReason) -> Denial {
         let (reason, detail) = match why {
-            Why::Wrong => ("bad_credentials", "the username or the password is wrong"),
-            Why::Disabled => ("account_disabled", "the account is disabled; conclave user enable enables it"),
-            Why::TooMany { .. } => (
+            NoteReason::Wrong => ("bad_credentials", "the username or the password is wrong"),
+            NoteReason::Disabled => {
+                ("account_disabled", "the account is disabled; conclave user enable enables it")
+            }
+            NoteReason::TooMany { .. } => (
                 "too_many_attempts",
                 "too many attempts at this account from here; the limit ends by itself, or with a new password",
             ),
-            Why::NotFromHere => ("csrf", "the form was not shown to this browser; it may not keep cookies"),
+            NoteReason::NotFromHere => {
+                ("csrf", "the form was not shown to this browser; it may not keep cookies")
+            }
             _ => (
                 "ticket",
                 "the sign-in was too old, spent or begun in another browser; a fresh form was shown",
@@ -382,13 +396,13 @@ impl Attempt<'_> {
     /// A fresh form for the same target, with the typed username and one line with the reason. A browser gets it at its
     /// own address, a program with this status. A browser also gets it with this status if the ticket is too long for
     /// an address.
-    fn form_again(&self, why: Why, status: StatusCode) -> Result<Response, Fault> {
+    fn form_again(&self, why: NoteReason, status: StatusCode) -> Result<Response, Fault> {
         let (browser, target) = (Some(self.browser.id.as_str()), self.ticket.target.clone());
         let mut ticket = self.site.auth.ticket(self.ticket.step, target, browser);
         ticket.note = Some(Note { why, username: self.typed.clone() });
         // A ticket that another account spent needs a new sign-in, although that account's session may be live.
-        if why == Why::Spent {
-            ticket.step = Step::Login { fresh: true };
+        if why == NoteReason::Spent {
+            ticket.step = LoginStep::Login { fresh: true };
         }
         if self.browser.reads_pages {
             let text = self.site.auth.seal(&ticket).map_err(|e| fault_of(&e))?;
@@ -400,7 +414,7 @@ impl Attempt<'_> {
         let page = self.site.with_browser(&self.browser, page(self.site, &self.browser, &ticket)?);
         let mut response = self.denied(why).on(page);
         *response.status_mut() = status;
-        if let Why::TooMany { seconds } = why {
+        if let NoteReason::TooMany { seconds } = why {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         Ok(response)

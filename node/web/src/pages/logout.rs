@@ -17,7 +17,7 @@ use crate::views;
 use conclave_auth::{
     AuthError,
     session::SignedIn,
-    ticket::{Step, Target},
+    ticket::{LoginStep, LoginTarget},
 };
 use conclave_http::{Fault, RequestId};
 
@@ -31,13 +31,13 @@ use super::{
 const MAX_FRAMES: usize = 32;
 
 #[derive(Deserialize)]
-pub struct Asked {
+pub struct LogoutQuery {
     #[serde(default)]
     ticket: String,
 }
 
 #[derive(Deserialize)]
-pub struct Submitted {
+pub struct LogoutForm {
     csrf: String,
     #[serde(default)]
     ticket: String,
@@ -47,9 +47,9 @@ pub async fn show(
     State(site): State<Arc<Site>>,
     id: RequestId,
     headers: HeaderMap,
-    Query(asked): Query<Asked>,
+    Query(query): Query<LogoutQuery>,
 ) -> Response {
-    match shown(&site, &headers, &asked.ticket).await {
+    match shown(&site, &headers, &query.ticket).await {
         Ok(response) => response,
         Err(fault) => site.fault(&fault, &id),
     }
@@ -63,7 +63,7 @@ async fn shown(site: &Site, headers: &HeaderMap, ticket: &str) -> Result<Respons
     let view = views::LogoutView {
         form: site.form(&browser, "/logout", ticket),
         username: signed_in.user.username.to_string(),
-        back: Some(views::Link { url: "/".into(), label: "Stay signed in".into() }),
+        back: Some(views::PageLink { url: "/".into(), label: "Stay signed in".into() }),
     };
     let mut response = Html(site.pages.render(&view)).into_response();
     target.iter().for_each(|target| allow_way_home(&mut response, target));
@@ -74,7 +74,7 @@ pub async fn submit(
     State(site): State<Arc<Site>>,
     id: RequestId,
     headers: HeaderMap,
-    form: Result<Form<Submitted>, FormRejection>,
+    form: Result<Form<LogoutForm>, FormRejection>,
 ) -> Response {
     let Ok(Form(form)) = form else {
         let detail = "The form arrived incomplete. Go back, reload the page and try again.";
@@ -85,7 +85,7 @@ pub async fn submit(
     site.formed(&headers, result.map_err(|fault| fault.with_way_on("/logout", "Sign out")), &id)
 }
 
-async fn submitted(site: &Site, headers: &HeaderMap, form: Submitted) -> Result<Response, Fault> {
+async fn submitted(site: &Site, headers: &HeaderMap, form: LogoutForm) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     site.check_csrf(&browser, "/logout", &form.csrf)?;
     let target = leave_target(site, &browser, &form.ticket);
@@ -104,14 +104,19 @@ impl Site {
     /// Fails if the cluster cannot accept the write. The user is then still signed in, and an error page must say so.
     pub async fn sign_out(&self, headers: &HeaderMap, signed_in: &SignedIn) -> Result<Vec<Url>, AuthError> {
         let id = signed_in.session.id;
-        let derivation = self.derivation(headers, &[b"logout", id.bytes()]);
-        let order = RevokeSession { session_id: id.to_vec() };
-        self.auth.cluster().propose(derivation.request(), Body::RevokeSession(order)).await?;
+        let write_key = self.write_key(headers, &[b"logout", id.bytes()]);
+        let command = RevokeSession { session_id: id.to_vec() };
+        self.auth.cluster().propose(write_key.request(), Body::RevokeSession(command)).await?;
         Ok(self.frames(signed_in))
     }
 
     /// The response to a logout by form.
-    pub fn signed_out_by_form(&self, target: Option<&Target>, frames: &[Url], browser: &Browser) -> Response {
+    pub fn signed_out_by_form(
+        &self,
+        target: Option<&LoginTarget>,
+        frames: &[Url],
+        browser: &Browser,
+    ) -> Response {
         let response = match next_of(target) {
             Some(uri) if frames.is_empty() => self.leave(&uri, browser),
             next if browser.reads_pages => {
@@ -138,27 +143,27 @@ impl Site {
 
     /// The response after a logout: a redirect to the client if it named a checked address, else a page here. If pages
     /// of clients must be loaded, always a page here, which then continues by itself.
-    pub fn signed_out(&self, target: Option<&Target>, frames: &[Url]) -> Response {
+    pub fn signed_out(&self, target: Option<&LoginTarget>, frames: &[Url]) -> Response {
         self.without_session(left(self, target, frames))
     }
 }
 
 /// The address to which the relying party returns the user. A ticket that is damaged, expired or of another browser
 /// yields none, and never prevents a logout.
-fn leave_target(site: &Site, browser: &Browser, ticket: &str) -> Option<Target> {
+fn leave_target(site: &Site, browser: &Browser, ticket: &str) -> Option<LoginTarget> {
     let ticket = site.auth.open(ticket, Some(browser.id.as_str())).ok()?;
-    (ticket.step == Step::Logout).then_some(ticket.target)
+    (ticket.step == LoginStep::Logout).then_some(ticket.target)
 }
 
-fn next_of(target: Option<&Target>) -> Option<String> {
+fn next_of(target: Option<&LoginTarget>) -> Option<String> {
     match target {
-        Some(Target::Leave { uri }) => Some(uri.clone()),
+        Some(LoginTarget::Leave { uri }) => Some(uri.clone()),
         _ => None,
     }
 }
 
 /// The response after a logout: a redirect to the relying party if it named a checked address, else a page here.
-fn left(site: &Site, target: Option<&Target>, frames: &[Url]) -> Response {
+fn left(site: &Site, target: Option<&LoginTarget>, frames: &[Url]) -> Response {
     let next = next_of(target);
     if let (Some(uri), []) = (&next, frames) {
         return see_other(uri);

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use axum::{Router, routing::get};
 
-pub use upstream::Here;
+pub use upstream::CallbackContext;
 
 pub use site::{Browser, Site, fault_of, fault_of_ticket, see_other};
 

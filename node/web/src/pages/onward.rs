@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::views;
 use conclave_auth::{
-    authorization::{Answer, ResponseMode},
+    authorization::{ClientResponse, ResponseMode},
     dispatch::Next,
     ticket::{TicketError, browser_hash},
 };
@@ -59,7 +59,7 @@ pub(super) enum Onward {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Sealed {
+struct SealedOnward {
     expires_at_ms: u64,
     /// SHA-256 of the browser's own cookie; `None` for content that does not concern a user.
     browser: Option<[u8; 32]>,
@@ -67,7 +67,7 @@ struct Sealed {
 }
 
 #[derive(Deserialize)]
-pub struct Asked {
+pub struct OnwardQuery {
     #[serde(default)]
     to: String,
 }
@@ -76,13 +76,13 @@ pub async fn show(
     State(site): State<Arc<Site>>,
     id: RequestId,
     headers: HeaderMap,
-    Query(asked): Query<Asked>,
+    Query(query): Query<OnwardQuery>,
 ) -> Response {
     let browser = match site.browser(&headers) {
         Ok(browser) => browser,
         Err(fault) => return site.fault(&fault, &id),
     };
-    match site.open_onward(&asked.to, &browser) {
+    match site.open_onward(&query.to, &browser) {
         // The refusal was logged when the form was answered.
         Ok(onward) => not_denied(site.onward_page(&onward)),
         // Expired, or of another browser: the start page leads everywhere.
@@ -162,8 +162,8 @@ impl Site {
         self.onward(Onward::Away(location.to_owned()), browser)
     }
 
-    fn leave_with(&self, answer: &Answer, browser: &Browser) -> Response {
-        answer.told(match answer.mode {
+    fn leave_with(&self, answer: &ClientResponse, browser: &Browser) -> Response {
+        answer.mark_denial(match answer.mode {
             ResponseMode::Query | ResponseMode::Fragment => self.leave(&answer.location(), browser),
             ResponseMode::FormPost => {
                 let fields =
@@ -181,7 +181,7 @@ impl Site {
 
     fn onward_bound(&self, onward: Onward, browser: Option<[u8; 32]>) -> Response {
         let expires_at_ms = self.auth.runtime().clock.now_ms().saturating_add(LIFE_MS);
-        let sealed = Sealed { expires_at_ms, browser, onward };
+        let sealed = SealedOnward { expires_at_ms, browser, onward };
         match self.auth.seal_for_browser(PURPOSE, &sealed) {
             Ok(text) if text.len() <= MAX_IN_LOCATION => see_other(&format!("/continue?to={text}")),
             _ => self.onward_page(&sealed.onward),
@@ -189,7 +189,7 @@ impl Site {
     }
 
     fn open_onward(&self, text: &str, browser: &Browser) -> Result<Onward, TicketError> {
-        let sealed: Sealed = self.auth.open_sealed(PURPOSE, text)?;
+        let sealed: SealedOnward = self.auth.open_sealed(PURPOSE, text)?;
         if self.auth.runtime().clock.now_ms() >= sealed.expires_at_ms {
             return Err(TicketError::Expired);
         }

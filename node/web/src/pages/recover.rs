@@ -21,23 +21,23 @@ use super::site::{Browser, Site, fault_of, see_other};
 const ACTION: &str = "/recover";
 
 #[derive(Deserialize)]
-pub struct Wanted {
+pub struct RecoveryQuery {
     #[serde(default)]
     link: String,
     #[serde(default)]
-    problem: Option<Problem>,
+    problem: Option<RecoveryProblem>,
 }
 
 /// The reason why the form is shown again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Problem {
+pub enum RecoveryProblem {
     Differ,
     TooShort,
     TooLong,
 }
 
-impl Problem {
+impl RecoveryProblem {
     const fn name(self) -> &'static str {
         match self {
             Self::Differ => "differ",
@@ -56,7 +56,7 @@ impl Problem {
 }
 
 #[derive(Deserialize)]
-pub struct Submitted {
+pub struct RecoveryForm {
     ticket: String,
     csrf: String,
     password: String,
@@ -67,11 +67,11 @@ pub async fn show(
     State(site): State<Arc<Site>>,
     id: RequestId,
     headers: HeaderMap,
-    Query(wanted): Query<Wanted>,
+    Query(query): Query<RecoveryQuery>,
 ) -> Response {
     let shown = site.browser(&headers).and_then(|browser| {
-        let recovery = opened(&site, &wanted.link)?;
-        Ok(page(&site, &browser, &recovery, &wanted.link, wanted.problem))
+        let recovery = opened(&site, &query.link)?;
+        Ok(page(&site, &browser, &recovery, &query.link, query.problem))
     });
     shown.unwrap_or_else(|fault| site.fault(&fault, &id))
 }
@@ -80,7 +80,7 @@ pub async fn submit(
     State(site): State<Arc<Site>>,
     id: RequestId,
     headers: HeaderMap,
-    form: Result<Form<Submitted>, FormRejection>,
+    form: Result<Form<RecoveryForm>, FormRejection>,
 ) -> Response {
     let Ok(Form(form)) = form else {
         let detail = "The form arrived incomplete. Go back, reload the page and try again.";
@@ -91,25 +91,25 @@ pub async fn submit(
     site.formed(&headers, result, &id)
 }
 
-async fn submitted(site: &Site, headers: &HeaderMap, form: Submitted) -> Result<Response, Fault> {
+async fn submitted(site: &Site, headers: &HeaderMap, form: RecoveryForm) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     site.check_csrf(&browser, ACTION, &form.csrf)?;
     let recovery = opened(site, &form.ticket)?;
-    let again = |problem: Problem| {
+    let again = |problem: RecoveryProblem| {
         if browser.reads_pages {
             return Ok(see_other(&format!("{ACTION}?link={}&problem={}", form.ticket, problem.name())));
         }
         Ok(page(site, &browser, &recovery, &form.ticket, Some(problem)))
     };
     if form.password != form.again {
-        return again(Problem::Differ);
+        return again(RecoveryProblem::Differ);
     }
-    let Ok(password) = PlaintextPassword::new(form.password) else { return again(Problem::TooLong) };
+    let Ok(password) = PlaintextPassword::new(form.password) else { return again(RecoveryProblem::TooLong) };
     if password.char_count() < MIN_PASSWORD_CHARS {
-        return again(Problem::TooShort);
+        return again(RecoveryProblem::TooShort);
     }
-    let derivation = site.derivation(headers, &[b"recover", form.ticket.as_bytes()]);
-    match site.auth.recover(&recovery, password, &derivation).await {
+    let write_key = site.write_key(headers, &[b"recover", form.ticket.as_bytes()]);
+    match site.auth.recover(&recovery, password, &write_key).await {
         Ok(()) => Ok(see_other("/login")),
         Err(AuthError::Refused(refusal))
             if matches!(refusal.reason, Reason::TicketSpent | Reason::TicketExpired) =>
@@ -138,12 +138,12 @@ fn page(
     browser: &Browser,
     recovery: &Recovery,
     link: &str,
-    problem: Option<Problem>,
+    problem: Option<RecoveryProblem>,
 ) -> Response {
     let view = views::RecoverView {
         form: site.form(browser, ACTION, link),
         username: recovery.username.clone(),
-        error: problem.map(Problem::text),
+        error: problem.map(RecoveryProblem::text),
     };
     let status =
         if problem.is_some() && !browser.reads_pages { StatusCode::BAD_REQUEST } else { StatusCode::OK };

@@ -16,11 +16,11 @@ use crate::{
 };
 use conclave_auth::{
     Auth, AuthError,
-    bounce::{self, AppRedirect, Bounce},
-    derive::Derivation,
-    device::{self, Device},
-    dispatch::{Gone, Next, Visitor},
-    ticket::{AppUrl, Step, Target, Ticket, TicketError},
+    dispatch::{MissingObject, Next, Visitor},
+    redirect_loop::{self, AppRedirect, RedirectLoopVerdict},
+    ticket::{AppUrl, LoginStep, LoginTarget, Ticket, TicketError},
+    trusted_browser::{self, TrustedBrowser},
+    write_key::WriteKey,
 };
 use conclave_http::{
     Denial, Fault, FormAction, RequestId,
@@ -37,7 +37,7 @@ const MAX_REDIRECTED_TICKET_BYTES: usize = 2_560;
 /// The cookie of a session.
 const SESSION: &str = "session";
 /// The cookie of a browser that has signed in before.
-const DEVICE: &str = "device";
+const TRUSTED_BROWSER: &str = "device";
 
 /// A browser, as described by its cookies.
 pub struct Browser {
@@ -48,9 +48,9 @@ pub struct Browser {
     /// The session cookie's value.
     session: Option<String>,
     /// The accounts that it has signed in to before.
-    pub device: Device,
+    pub trusted_browser: TrustedBrowser,
     /// The recent redirects to applications, counted and sealed.
-    bounces: Option<String>,
+    redirect_count: Option<String>,
     /// True for a browser that shows pages; false for programs.
     pub(super) reads_pages: bool,
 }
@@ -103,15 +103,17 @@ impl Site {
         let cookies = Cookies::of(headers);
         let session = self.session_in(&cookies).map_err(|e| unreadable(&e))?;
         let id = cookies.ours(&self.browser_cookie, csrf::COOKIE).map_err(|e| unreadable(&e))?;
-        let device = cookies.ours(&self.browser_cookie, DEVICE).map_err(|e| unreadable(&e))?;
-        let bounces = cookies.ours(&self.browser_cookie, bounce::COOKIE).map_err(|e| unreadable(&e))?;
+        let trusted_browser =
+            cookies.ours(&self.browser_cookie, TRUSTED_BROWSER).map_err(|e| unreadable(&e))?;
+        let redirect_count =
+            cookies.ours(&self.browser_cookie, redirect_loop::COOKIE).map_err(|e| unreadable(&e))?;
         let known = id.and_then(BrowserId::parse);
         Ok(Browser {
             is_new: known.is_none(),
             id: known.unwrap_or_else(|| BrowserId::new(&*self.auth.runtime().entropy)),
             session: session.map(str::to_owned),
-            device: device.map(Device::parse).unwrap_or_default(),
-            bounces: bounces.map(str::to_owned),
+            trusted_browser: trusted_browser.map(TrustedBrowser::parse).unwrap_or_default(),
+            redirect_count: redirect_count.map(str::to_owned),
             reads_pages: wants_page(headers),
         })
     }
@@ -130,16 +132,16 @@ impl Site {
         })
     }
 
-    /// The derivation of the write that a request may lead to.
-    pub fn derivation(&self, headers: &HeaderMap, parts: &[&[u8]]) -> Derivation {
+    /// The key of the write that a request may lead to.
+    pub fn write_key(&self, headers: &HeaderMap, parts: &[&[u8]]) -> WriteKey {
         let key = headers.get("idempotency-key").and_then(|value| value.to_str().ok());
-        Derivation::of_request(&self.auth.deriving_keys().request, key, parts, &*self.auth.runtime().entropy)
+        WriteKey::of_request(&self.auth.deriving_keys().request, key, parts, &*self.auth.runtime().entropy)
     }
 
     /// The form of a page: its action, its ticket and its CSRF token.
     pub fn form(&self, browser: &Browser, action: &'static str, ticket: &str) -> views::Form {
-        let ticket =
-            (!ticket.is_empty()).then(|| views::Hidden { name: "ticket".into(), value: ticket.to_owned() });
+        let ticket = (!ticket.is_empty())
+            .then(|| views::HiddenField { name: "ticket".into(), value: ticket.to_owned() });
         views::Form {
             action: action.into(),
             csrf: csrf::token(&self.auth.cluster_keys().csrf, &browser.id, action),
@@ -174,14 +176,14 @@ impl Site {
                 Err(error) => self.fault(&fault_of(&error), id),
             },
             Next::Consent { ticket, client, scopes, claims, username } => {
-                let asked = views::ConsentView {
+                let view = views::ConsentView {
                     note: ticket.note.as_ref().map(|note| note.why.text()),
                     application: client,
                     username,
                     scopes: lines(&scopes).into_iter().chain(claim_lines(&claims)).collect(),
                     ..Default::default()
                 };
-                self.consent_page(&ticket, asked, browser, id)
+                self.consent_page(&ticket, view, browser, id)
             }
             Next::Redirect(location) => see_other(&location),
             Next::Open { url, by, redirect } => self.to_application(&url, &by, redirect, browser, id, false),
@@ -205,15 +207,15 @@ impl Site {
         after_form: bool,
     ) -> Response {
         let away = || if after_form { self.leave(by, browser) } else { see_other(by) };
-        match self.auth.bounce(browser.bounces.as_deref(), url, redirect) {
-            Bounce::Send(None) => away(),
-            Bounce::Send(Some(count)) => {
-                with_cookie(away(), self.browser_cookie.set(bounce::COOKIE, &count, None).ok())
+        match self.auth.count_redirect(browser.redirect_count.as_deref(), url, redirect) {
+            RedirectLoopVerdict::Send(None) => away(),
+            RedirectLoopVerdict::Send(Some(count)) => {
+                with_cookie(away(), self.browser_cookie.set(redirect_loop::COOKIE, &count, None).ok())
             }
-            Bounce::Explain => {
+            RedirectLoopVerdict::Explain => {
                 tracing::warn!(request.id = %id, host = url.host(), "a browser is in a redirect loop between the sign-in and {}", url.host());
-                let page = self.fault(&fault_of_bounce(&url.origin()), id);
-                with_cookie(page, self.browser_cookie.clear(bounce::COOKIE).ok())
+                let page = self.fault(&fault_of_redirect_loop(&url.origin()), id);
+                with_cookie(page, self.browser_cookie.clear(redirect_loop::COOKIE).ok())
             }
         }
     }
@@ -230,7 +232,7 @@ impl Site {
             Err(error) => return self.fault(&fault_of(&error), id),
         };
         view.form = self.form(browser, "/consent", &text);
-        if let Target::Authorize(request) = &ticket.target {
+        if let LoginTarget::Authorize(request) = &ticket.target {
             view.destination = request.origin().unwrap_or_default();
         }
         let mut response = Html(self.pages.render(&view)).into_response();
@@ -245,7 +247,7 @@ impl Site {
         what: &str,
         username: &str,
         decision: Option<&str>,
-        target: Option<&Target>,
+        target: Option<&LoginTarget>,
         id: &RequestId,
     ) -> Response {
         let logout = || self.auth.settings().public_url.join("/logout");
@@ -262,8 +264,8 @@ impl Site {
     }
 
     /// The address of a sign-in for this target with another account, even if a user is signed in.
-    pub fn switch_url(&self, target: &Target) -> String {
-        let ticket = self.auth.ticket(Step::Login { fresh: true }, target.clone(), None);
+    pub fn switch_url(&self, target: &LoginTarget) -> String {
+        let ticket = self.auth.ticket(LoginStep::Login { fresh: true }, target.clone(), None);
         let path = match self.auth.seal(&ticket) {
             Ok(text) => format!("/login?ticket={text}"),
             Err(_) => "/logout".to_owned(),
@@ -317,8 +319,13 @@ impl Site {
     }
 
     /// Sets the cookie that holds the accounts of this browser. It outlives the session.
-    pub fn with_device(&self, device: &Device, response: Response) -> Response {
-        with_cookie(response, self.browser_cookie.set(DEVICE, &device.text(), Some(device::LIFE)).ok())
+    pub fn with_trusted_browser(&self, trusted_browser: &TrustedBrowser, response: Response) -> Response {
+        with_cookie(
+            response,
+            self.browser_cookie
+                .set(TRUSTED_BROWSER, &trusted_browser.text(), Some(trusted_browser::LIFE))
+                .ok(),
+        )
     }
 
     /// Removes the session's cookie.
@@ -366,12 +373,12 @@ fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response 
 
 /// Allows the page's form to redirect to a native app, which browsers must be told in the content security policy. To
 /// another site a browser continues from a page of its own, which `form-action` does not affect.
-pub fn allow_way_home(response: &mut Response, target: &Target) {
+pub fn allow_way_home(response: &mut Response, target: &LoginTarget) {
     let uri = match target {
-        Target::Authorize(request) => request.redirect_uri.clone(),
-        Target::Open { url, .. } => url.origin(),
-        Target::Leave { uri } => uri.clone(),
-        Target::Home | Target::Device { .. } => return,
+        LoginTarget::Authorize(request) => request.redirect_uri.clone(),
+        LoginTarget::Open { url, .. } => url.origin(),
+        LoginTarget::Leave { uri } => uri.clone(),
+        LoginTarget::Home | LoginTarget::Device { .. } => return,
     };
     if let Ok(url) = Url::parse(&uri)
         && !matches!(url.scheme(), "http" | "https")
@@ -445,7 +452,7 @@ pub fn fault_of_ticket(error: TicketError) -> Fault {
 }
 
 /// The explanation of a redirect loop: the known causes, the most frequent first.
-fn fault_of_bounce(origin: &str) -> Fault {
+fn fault_of_redirect_loop(origin: &str) -> Fault {
     let detail = format!(
         "You are signed in here, but {origin} does not see it and sends you back. Reload the page there to try once more. If it happens \
          again, tell whoever runs it; one of these is the cause as a rule. The proxy does not pass cookies on, in one direction or the \
@@ -466,11 +473,11 @@ fn fault_of_pushed(start: Option<String>) -> Fault {
     }
 }
 
-pub(super) fn fault_of_gone(what: Gone) -> Fault {
+pub(super) fn fault_of_gone(what: MissingObject) -> Fault {
     let what = match what {
-        Gone::Client => "application is not registered here any more",
-        Gone::Application => "address does not belong to an application that is protected here",
-        Gone::Pushed { start } => return fault_of_pushed(start),
+        MissingObject::Client => "application is not registered here any more",
+        MissingObject::Application => "address does not belong to an application that is protected here",
+        MissingObject::Pushed { start } => return fault_of_pushed(start),
     };
     let detail = format!("This {what}. Ask its operator, or your administrator.");
     Fault::new(StatusCode::NOT_FOUND, "unknown_application", "Unknown application", detail)

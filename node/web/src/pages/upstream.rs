@@ -21,8 +21,8 @@ use conclave_auth::{
     complete::millis,
     dispatch::Visitor,
     throttle::Admission,
-    ticket::{Step, Target, TicketError},
-    upstream::{Callback, FRESH, Flight, Identity, UpstreamError},
+    ticket::{LoginStep, LoginTarget, TicketError},
+    upstream::{Callback, FRESH, UpstreamError, UpstreamIdentity, UpstreamLogin},
 };
 use conclave_http::{ClientInfo, Fault, RequestId};
 
@@ -34,19 +34,19 @@ use super::{
 pub const UNLINK: &str = "/upstream/unlink";
 
 #[derive(Deserialize)]
-pub struct Asked {
+pub struct UpstreamQuery {
     #[serde(default)]
     ticket: String,
 }
 
 #[derive(Deserialize)]
-pub struct Submitted {
+pub struct UnlinkForm {
     csrf: String,
     upstream: String,
 }
 
 /// Everything needed to answer an upstream provider's callback.
-pub struct Here<'a> {
+pub struct CallbackContext<'a> {
     pub site: &'a Site,
     pub id: &'a RequestId,
     pub headers: &'a HeaderMap,
@@ -61,19 +61,19 @@ pub async fn start(
     id: RequestId,
     headers: HeaderMap,
     Path(name): Path<String>,
-    Query(asked): Query<Asked>,
+    Query(query): Query<UpstreamQuery>,
 ) -> Response {
     let started = async {
         let browser = site.browser(&headers)?;
-        let opened = site.auth.reopen(&asked.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
+        let opened = site.auth.reopen(&query.ticket, Some(browser.id.as_str())).map_err(fault_of_ticket)?;
         let (ticket, None) = opened else {
             // The sign-in page handles a ticket that is not in order.
-            return Ok(format!("/login?ticket={}", asked.ticket));
+            return Ok(format!("/login?ticket={}", query.ticket));
         };
-        if !matches!(ticket.step, Step::Login { .. }) || ticket.browser.is_none() {
+        if !matches!(ticket.step, LoginStep::Login { .. }) || ticket.browser.is_none() {
             return Err(fault_of_ticket(TicketError::NotOurs));
         }
-        site.auth.depart(&name, ticket).await.map_err(|error| fault(&error, &name))
+        site.auth.upstream_authorization_url(&name, ticket).await.map_err(|error| fault(&error, &name))
     };
     match started.await {
         // The state that the provider returns is a sealed ticket, as long as the client's request.
@@ -87,9 +87,9 @@ pub async fn link(
     id: RequestId,
     headers: HeaderMap,
     Path(name): Path<String>,
-    Query(asked): Query<Asked>,
+    Query(query): Query<UpstreamQuery>,
 ) -> Response {
-    match linking(&site, &id, &headers, &name, &asked.ticket).await {
+    match linking(&site, &id, &headers, &name, &query.ticket).await {
         Ok(response) => response,
         Err(fault) => site.fault(&fault, &id),
     }
@@ -108,19 +108,21 @@ async fn linking(
     let (ticket, None) = opened else { return Ok(see_other("/")) };
     let visitor = site.visitor(&browser).await?;
     let Some(signed_in) = &visitor.signed_in else { return Ok(see_other("/login")) };
-    if ticket.step != (Step::Link { session: *signed_in.session.id.bytes() }) {
+    if ticket.step != (LoginStep::Link { session: *signed_in.session.id.bytes() }) {
         return Err(fault_of_ticket(TicketError::OtherBrowser));
     }
     if !site.auth.is_fresh(signed_in) {
         return prove_again(site, id, &browser);
     }
-    let location = site.auth.depart(name, ticket).await.map_err(|error| fault(&error, name))?;
+    let location =
+        site.auth.upstream_authorization_url(name, ticket).await.map_err(|error| fault(&error, name))?;
     Ok(site.go_on_to(&location))
 }
 
 /// Shows the login page even to a signed-in user; then returns to the home page.
 fn prove_again(site: &Site, id: &RequestId, browser: &Browser) -> Result<Response, Fault> {
-    let ticket = site.auth.ticket(Step::Login { fresh: true }, Target::Home, Some(browser.id.as_str()));
+    let ticket =
+        site.auth.ticket(LoginStep::Login { fresh: true }, LoginTarget::Home, Some(browser.id.as_str()));
     Ok(site.show(conclave_auth::dispatch::Next::Login { ticket }, browser, id))
 }
 
@@ -136,27 +138,28 @@ pub async fn callback(
         Ok(browser) => browser,
         Err(fault) => return site.fault(&fault, &id),
     };
-    let here = Here { site: &site, id: &id, headers: &headers, client: &client, name: &name, browser };
-    match here.called_back(&callback).await {
+    let context =
+        CallbackContext { site: &site, id: &id, headers: &headers, client: &client, name: &name, browser };
+    match context.handle_callback(&callback).await {
         Ok(response) => response,
         Err(fault) => site.fault(&fault, &id),
     }
 }
 
-impl Here<'_> {
-    async fn called_back(self, callback: &Callback) -> Result<Response, Fault> {
+impl CallbackContext<'_> {
+    async fn handle_callback(self, callback: &Callback) -> Result<Response, Fault> {
         let auth = &self.site.auth;
-        let flight = auth.open_flight(&callback.state, Some(self.browser.id.as_str()));
-        let flight = flight.map_err(fault_of_ticket)?;
+        let login = auth.open_upstream_login(&callback.state, Some(self.browser.id.as_str()));
+        let login = login.map_err(fault_of_ticket)?;
         // The next step costs a request to the provider, so the number of attempts per address is limited.
         if let Admission::Refused { .. } = auth.upstream_attempts().address(self.client.ip) {
             return Err(too_many());
         }
-        let identity = match auth.land(self.name, &flight, callback).await {
+        let identity = match auth.exchange_upstream_code(self.name, &login, callback).await {
             Ok(identity) => identity,
             Err(error) => return Err(fault(&error, self.name)),
         };
-        self.landed(flight, &identity, callback.state.as_bytes()).await
+        self.complete(login, &identity, callback.state.as_bytes()).await
     }
 
     /// Completes a verified sign-in at the provider: signs the user in, or links the identity. `once` is a value unique
@@ -164,38 +167,44 @@ impl Here<'_> {
     ///
     /// # Errors
     /// The error page.
-    pub async fn landed(self, flight: Flight, identity: &Identity, once: &[u8]) -> Result<Response, Fault> {
+    pub async fn complete(
+        self,
+        login: UpstreamLogin,
+        identity: &UpstreamIdentity,
+        once: &[u8],
+    ) -> Result<Response, Fault> {
         let visitor = self.site.visitor(&self.browser).await?.from(self.client.ip);
-        match flight.ticket.step {
-            Step::Link { session } => {
-                let done = self.linked(&flight, identity, visitor, session, once).await;
+        match login.ticket.step {
+            LoginStep::Link { session } => {
+                let done = self.link(&login, identity, visitor, session, once).await;
                 self.site.auth.upstream_attempts().address_succeeded(self.client.ip);
                 done
             }
-            _ => self.arrived(flight, identity, visitor, once).await,
+            _ => self.sign_in(login, identity, visitor, once).await,
         }
     }
 
-    async fn arrived(
+    async fn sign_in(
         self,
-        flight: Flight,
-        identity: &Identity,
+        login: UpstreamLogin,
+        identity: &UpstreamIdentity,
         visitor: Visitor,
         once: &[u8],
     ) -> Result<Response, Fault> {
         let auth = &self.site.auth;
-        let derivation = self.site.derivation(self.headers, &[b"upstream", once]);
+        let write_key = self.site.write_key(self.headers, &[b"upstream", once]);
         let origin = origin_of(self.headers, self.client);
-        let completed = auth.arrive_upstream(&flight, identity, &derivation, visitor.shown, origin).await;
+        let completed =
+            auth.complete_upstream_login(&login, identity, &write_key, visitor.shown, origin).await;
         let (site, id, browser) = (self.site, self.id, self.browser);
         let attempt = Attempt {
             site,
             id,
             browser,
-            ticket: flight.ticket,
+            ticket: login.ticket,
             username: identity.label().into(),
             typed: String::new(),
-            derivation,
+            write_key,
         };
         match completed {
             Ok(completed) => {
@@ -209,18 +218,18 @@ impl Here<'_> {
         }
     }
 
-    async fn linked(
+    async fn link(
         &self,
-        flight: &Flight,
-        identity: &Identity,
+        login: &UpstreamLogin,
+        identity: &UpstreamIdentity,
         visitor: Visitor,
         session: [u8; 16],
         once: &[u8],
     ) -> Result<Response, Fault> {
         let signed_in = visitor.signed_in.filter(|signed_in| *signed_in.session.id.bytes() == session);
         let Some(signed_in) = signed_in else { return Err(fault_of_ticket(TicketError::OtherBrowser)) };
-        let derivation = self.site.derivation(self.headers, &[b"link", once]);
-        let linked = self.site.auth.link_upstream(flight, identity, &signed_in, &derivation).await;
+        let write_key = self.site.write_key(self.headers, &[b"link", once]);
+        let linked = self.site.auth.link_upstream(login, identity, &signed_in, &write_key).await;
         linked.map_err(|error| fault(&error, self.name))?;
         Ok(see_other("/"))
     }
@@ -235,7 +244,7 @@ pub async fn unlink(
     State(site): State<Arc<Site>>,
     id: RequestId,
     headers: HeaderMap,
-    form: Result<Form<Submitted>, FormRejection>,
+    form: Result<Form<UnlinkForm>, FormRejection>,
 ) -> Response {
     let Ok(Form(form)) = form else {
         let detail = "The form arrived incomplete. Go back, reload the page and try again.";
@@ -250,7 +259,7 @@ async fn unlinked(
     site: &Site,
     id: &RequestId,
     headers: &HeaderMap,
-    form: &Submitted,
+    form: &UnlinkForm,
 ) -> Result<Response, Fault> {
     let browser = site.browser(headers)?;
     site.check_csrf(&browser, UNLINK, &form.csrf)?;
@@ -259,14 +268,14 @@ async fn unlinked(
         return prove_again(site, id, &browser);
     }
     let session = SessionId::to_vec(signed_in.session.id);
-    let derivation = site.derivation(headers, &[b"unlink", &session, form.upstream.as_bytes()]);
-    let order = UnlinkIdentity {
+    let write_key = site.write_key(headers, &[b"unlink", &session, form.upstream.as_bytes()]);
+    let command = UnlinkIdentity {
         upstream: form.upstream.clone(),
         user_id: signed_in.user.id.to_vec(),
         session_id: session,
         max_age_ms: millis(FRESH),
     };
-    let written = site.auth.cluster().propose(derivation.request(), Body::UnlinkIdentity(order)).await;
+    let written = site.auth.cluster().propose(write_key.request(), Body::UnlinkIdentity(command)).await;
     written.map_err(|error| fault(&AuthError::from(error).into(), &form.upstream))?;
     Ok(see_other("/"))
 }

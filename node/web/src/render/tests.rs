@@ -7,20 +7,20 @@ use tower::ServiceExt;
 
 use super::Pages;
 use crate::views::{
-    AtmosphereView, Connection, ConsentView, ContinueView, DeviceDoneView, DeviceView, ErrorView,
-    ForbiddenView, Form, FormPostView, Hidden, HomeView, Link, LinkedProvider, LoginView, LogoutView,
-    Provider, RecoverView, ScopeLine, SignedOutView,
+    AtmosphereView, ConnectedClient, ConsentView, ContinueView, DeviceDoneView, DeviceView, ErrorView,
+    ForbiddenView, Form, FormPostView, HiddenField, HomeView, LinkedProvider, LoginView, LogoutView,
+    PageLink, ProviderLink, RecoverView, ScopeLine, SignedOutView,
 };
 
 const HOSTILE: &str = "\"><script>alert('x')</script>";
 
 fn form(text: &str) -> Form {
-    let hidden = vec![Hidden { name: text.into(), value: text.into() }];
+    let hidden = vec![HiddenField { name: text.into(), value: text.into() }];
     Form { action: text.into(), csrf: text.into(), hidden }
 }
 
-fn link(text: &str) -> Link {
-    Link { url: text.into(), label: text.into() }
+fn link(text: &str) -> PageLink {
+    PageLink { url: text.into(), label: text.into() }
 }
 
 fn login(text: &str) -> LoginView {
@@ -29,7 +29,7 @@ fn login(text: &str) -> LoginView {
         application: Some(text.into()),
         username: text.into(),
         error: Some(text.into()),
-        providers: vec![Provider { name: text.into(), label: text.into(), url: text.into() }],
+        providers: vec![ProviderLink { name: text.into(), label: text.into(), url: text.into() }],
         back: Some(link(text)),
     }
 }
@@ -72,7 +72,11 @@ fn every_page(pages: &Pages, text: &str) -> Vec<String> {
             picture: None,
             initial: text(),
             applications: vec![link(&text())],
-            connections: vec![Connection { client_id: text(), name: text(), scopes: vec![scope.clone()] }],
+            connections: vec![ConnectedClient {
+                client_id: text(),
+                name: text(),
+                scopes: vec![scope.clone()],
+            }],
             disconnect: form(&text()),
             providers: [Some(text()), None]
                 .map(|identity| LinkedProvider { name: text(), label: text(), identity, url: text() })

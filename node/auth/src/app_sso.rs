@@ -14,9 +14,9 @@ use conclave_crypto::{handle::HandleKind, mac};
 use super::{
     Auth, AuthError,
     complete::unexpected,
-    derive::Derivation,
     session::SignedIn,
-    ticket::{AppUrl, Step, Target, Ticket},
+    ticket::{AppUrl, LoginStep, LoginTarget, Ticket},
+    write_key::WriteKey,
 };
 
 /// Lifetime of the ticket: the redirect follows at once.
@@ -51,31 +51,36 @@ impl Auth {
     ///
     /// # Errors
     /// Fails if the ticket cannot be made.
-    pub fn hand_over(
+    pub fn app_sso_url(
         &self,
         url: &AppUrl,
         binding: Option<[u8; 32]>,
         signed_in: &SignedIn,
     ) -> Result<String, AuthError> {
-        let step = Step::HandOver { session: *signed_in.session.id.bytes(), index: signed_in.state.index() };
-        let target = Target::Open { url: url.clone(), binding };
+        let step =
+            LoginStep::AppSso { session: *signed_in.session.id.bytes(), index: signed_in.state.index() };
+        let target = LoginTarget::Open { url: url.clone(), binding };
         let mut ticket = self.ticket(step, target, None);
         ticket.browser = binding;
         ticket.expires_at_ms = ticket.issued_at_ms.saturating_add(LIFE_MS);
         Ok(format!("{}{}/callback?ticket={}", url.origin(), url.mount.prefix(), self.seal(&ticket)?))
     }
 
-    /// Spends a hand-over ticket; returns the text of the cookie for the application's host.
+    /// Spends an app-SSO ticket; returns the text of the cookie for the application's host.
     ///
     /// # Errors
     /// [`AuthError`]; `Refused(TicketSpent)` when it was used before.
-    pub async fn arrive(&self, ticket: &Ticket, derivation: &Derivation) -> Result<String, AuthError> {
-        let (Step::HandOver { session, .. }, Target::Open { url, .. }) = (ticket.step, &ticket.target) else {
-            return Err(AuthError::Internal("a ticket of another kind reached the hand-over".into()));
+    pub async fn open_app_session(&self, ticket: &Ticket, write_key: &WriteKey) -> Result<String, AuthError> {
+        let (LoginStep::AppSso { session, .. }, LoginTarget::Open { url, .. }) =
+            (ticket.step, &ticket.target)
+        else {
+            return Err(AuthError::Internal(
+                "a ticket of another kind reached the single sign-on of an app".into(),
+            ));
         };
-        let secret = derivation.secret("arm");
-        let order = OpenAppSession {
-            app_session_id: derivation.id("arm").to_vec(),
+        let secret = write_key.secret("arm");
+        let command = OpenAppSession {
+            app_session_id: write_key.id("arm").to_vec(),
             session_id: SessionId::new(session).to_vec(),
             secret_hash: mac::sha256(secret.expose()).to_vec(),
             host: url.host(),
@@ -83,10 +88,10 @@ impl Auth {
             ticket_expires_at_ms: ticket.expires_at_ms,
             domain: self.app_domain(&url.host()).unwrap_or_default().to_owned(),
         };
-        let committed = self.cluster().propose(derivation.request(), Body::OpenAppSession(order)).await?;
+        let committed = self.cluster().propose(write_key.request(), Body::OpenAppSession(command)).await?;
         match &committed.body {
             ReplyBody::SessionStarted(opened) => {
-                Ok(self.issue(HandleKind::AppSession, derivation.id("arm"), secret, 0, opened.index))
+                Ok(self.issue(HandleKind::AppSession, write_key.id("arm"), secret, 0, opened.index))
             }
             other => Err(unexpected(other)),
         }

@@ -19,15 +19,15 @@ const PURPOSE: &str = "upstream-flight/1";
 
 /// An upstream login in progress.
 #[derive(Serialize, Deserialize)]
-pub struct Flight {
+pub struct UpstreamLogin {
     pub ticket: Ticket,
     pub upstream: String,
     secret: [u8; 32],
 }
 
-impl std::fmt::Debug for Flight {
+impl std::fmt::Debug for UpstreamLogin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flight").field("upstream", &self.upstream).finish_non_exhaustive()
+        f.debug_struct("UpstreamLogin").field("upstream", &self.upstream).finish_non_exhaustive()
     }
 }
 
@@ -42,7 +42,7 @@ pub struct Callback {
 }
 
 /// The parameters of the authorization request to the provider.
-pub(super) struct Asked<'a> {
+pub(super) struct UpstreamRequest<'a> {
     pub upstream: &'a Upstream,
     pub redirect_uri: &'a str,
     pub state: &'a str,
@@ -50,9 +50,9 @@ pub(super) struct Asked<'a> {
     pub age: Option<u64>,
 }
 
-impl Flight {
+impl UpstreamLogin {
     /// An upstream login whose callback was verified by another slice.
-    pub fn landed(ticket: Ticket, upstream: &str) -> Self {
+    pub fn of_verified_callback(ticket: Ticket, upstream: &str) -> Self {
         Self { ticket, upstream: upstream.to_owned(), secret: [0; 32] }
     }
 
@@ -76,28 +76,28 @@ impl Flight {
 
     /// The provider's authorization URL with all parameters. `None` if the endpoint is not an address that a browser
     /// may be redirected to.
-    pub(super) fn address(&self, endpoint: &str, asked: &Asked<'_>) -> Option<String> {
+    pub(super) fn authorization_url(&self, endpoint: &str, request: &UpstreamRequest<'_>) -> Option<String> {
         let mut url = Url::parse(endpoint).ok().filter(|url| matches!(url.scheme(), "https" | "http"))?;
         let challenge = URL_SAFE_NO_PAD.encode(mac::sha256(self.verifier().as_bytes()));
         let mut query = url.query_pairs_mut();
         query
             .append_pair("response_type", "code")
-            .append_pair("client_id", &asked.upstream.client_id)
-            .append_pair("redirect_uri", asked.redirect_uri)
-            .append_pair("state", asked.state)
+            .append_pair("client_id", &request.upstream.client_id)
+            .append_pair("redirect_uri", request.redirect_uri)
+            .append_pair("state", request.state)
             .append_pair("code_challenge", &challenge)
             .append_pair("code_challenge_method", "S256");
-        if !asked.upstream.scopes.is_empty() {
-            query.append_pair("scope", &asked.upstream.scopes.join(" "));
+        if !request.upstream.scopes.is_empty() {
+            query.append_pair("scope", &request.upstream.scopes.join(" "));
         }
-        if asked.upstream.is_openid() {
+        if request.upstream.is_openid() {
             query.append_pair("nonce", &self.nonce());
         }
-        if let Some(age) = asked.age {
+        if let Some(age) = request.age {
             // With `max_age` in the request, `auth_time` must be in the ID token (OIDC Core §2).
             query.append_pair("max_age", &age.to_string());
         }
-        if asked.age == Some(0) {
+        if request.age == Some(0) {
             query.append_pair("prompt", "login");
         }
         drop(query);
@@ -106,20 +106,24 @@ impl Flight {
 }
 
 impl Auth {
-    pub(super) fn seal_flight(&self, flight: &Flight) -> Result<String, AuthError> {
-        self.seal_for_browser(PURPOSE, flight)
+    pub(super) fn seal_upstream_login(&self, login: &UpstreamLogin) -> Result<String, AuthError> {
+        self.seal_for_browser(PURPOSE, login)
     }
 
     /// Opens the `state` that this browser returned.
     ///
     /// # Errors
     /// [`TicketError`]; a login that is not bound to a browser is refused.
-    pub fn open_flight(&self, text: &str, browser: Option<&str>) -> Result<Flight, TicketError> {
-        let flight: Flight = self.open_sealed(PURPOSE, text)?;
-        if flight.ticket.browser.is_none() {
+    pub fn open_upstream_login(
+        &self,
+        text: &str,
+        browser: Option<&str>,
+    ) -> Result<UpstreamLogin, TicketError> {
+        let login: UpstreamLogin = self.open_sealed(PURPOSE, text)?;
+        if login.ticket.browser.is_none() {
             return Err(TicketError::NotOurs);
         }
-        self.check_ticket(&flight.ticket, browser)?;
-        Ok(flight)
+        self.check_ticket(&login.ticket, browser)?;
+        Ok(login)
     }
 }

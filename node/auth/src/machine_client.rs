@@ -29,7 +29,7 @@ pub fn app_password_hash(key: &Key, secret: &HandleSecret) -> [u8; 32] {
 
 /// The user that an app password authenticates, and its restriction.
 #[derive(Debug)]
-pub struct ByAppPassword {
+pub struct AppPasswordUser {
     pub signed_in: SignedIn,
     /// The only application that it opens; `None` means every application that accepts app passwords.
     pub only: Option<ApplicationId>,
@@ -37,7 +37,7 @@ pub struct ByAppPassword {
 
 /// The user that an access token authenticates, and its audiences.
 #[derive(Debug)]
-pub struct ByAccessToken {
+pub struct AccessTokenUser {
     pub signed_in: SignedIn,
     /// The token's `aud`.
     pub audiences: Vec<String>,
@@ -47,7 +47,10 @@ pub struct ByAccessToken {
 pub trait AccessTokens: Send + Sync {
     /// Returns the token's user if the token is valid and its session is live. Returns `None` for an invalid token, for
     /// one bound to a key that a bearer request does not prove, and for one without a user.
-    fn judge<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Option<ByAccessToken>, AuthError>>;
+    fn authenticate<'a>(
+        &'a self,
+        token: &'a str,
+    ) -> BoxFuture<'a, Result<Option<AccessTokenUser>, AuthError>>;
 }
 
 impl Auth {
@@ -56,7 +59,11 @@ impl Auth {
     ///
     /// # Errors
     /// Fails if this node is behind and cannot catch up.
-    pub async fn app_password(&self, username: &str, text: &str) -> Result<Option<ByAppPassword>, AuthError> {
+    pub async fn app_password(
+        &self,
+        username: &str,
+        text: &str,
+    ) -> Result<Option<AppPasswordUser>, AuthError> {
         let Some(handle) = self.parse(HandleKind::AppPassword, text) else { return Ok(None) };
         let Some(state) = self.state_at(&handle).await? else { return Ok(None) };
         let id = AppPasswordId::new(handle.id);
@@ -83,6 +90,6 @@ impl Auth {
         };
         let signed_in =
             SignedIn { session: Arc::new(session), user: Arc::clone(user), state: Arc::clone(&state) };
-        Ok(Some(ByAppPassword { signed_in, only: password.application }))
+        Ok(Some(AppPasswordUser { signed_in, only: password.application }))
     }
 }

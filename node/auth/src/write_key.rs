@@ -15,19 +15,19 @@ const MAX_KEY_BYTES: usize = 128;
 
 /// The request id of a write, and the source of all random values in it.
 #[derive(Clone)]
-pub struct Derivation {
+pub struct WriteKey {
     key: Key,
     request: RequestId,
 }
 
-impl Derivation {
-    /// A derivation with a fresh random request id.
+impl WriteKey {
+    /// A write key with a fresh random request id.
     pub fn fresh(key: &Key, entropy: &dyn Entropy) -> Self {
         Self { key: key.clone(), request: RequestId::new(entropy.bytes()) }
     }
 
-    /// The derivation that an idempotency key always gives for this purpose and these parameters. Without a usable key
-    /// it is fresh. The parameters are part of the derivation, so an attacker who sees a key cannot use it for another
+    /// The write key that an idempotency key always gives for this purpose and these parameters. Without a usable key
+    /// it is fresh. The parameters are part of the write key, so an attacker who sees a key cannot use it for another
     /// request.
     pub fn of_request(
         key: &Key,
@@ -45,7 +45,7 @@ impl Derivation {
         Self { key: key.clone(), request: RequestId::new(request) }
     }
 
-    /// The derivation that these parts always give, on any node. For a step of a flow that one browser does once: a
+    /// The write key that these parts always give, on any node. For a step of a flow that one browser does once: a
     /// repeated request makes the same write and gets the first reply.
     pub fn of_step(key: &Key, parts: &[&[u8]]) -> Self {
         let material: Vec<Vec<u8>> = parts.iter().map(|part| mac::sha256(part).to_vec()).collect();
@@ -53,7 +53,7 @@ impl Derivation {
         Self { key: key.clone(), request: RequestId::new(request) }
     }
 
-    /// The derivation of the write that follows this one in the same request. Two writes with one request id would
+    /// The write key of the write that follows this one in the same request. Two writes with one request id would
     /// count as retries of each other.
     #[must_use]
     pub fn then(&self, label: &str) -> Self {
@@ -90,8 +90,8 @@ mod tests {
     use super::*;
     use conclave_base::runtime::testing::SeededEntropy;
 
-    fn of(idempotency_key: Option<&str>, parts: &[&[u8]]) -> Derivation {
-        Derivation::of_request(&Key::new([1; 32]), idempotency_key, parts, &*SeededEntropy::new(1))
+    fn of(idempotency_key: Option<&str>, parts: &[&[u8]]) -> WriteKey {
+        WriteKey::of_request(&Key::new([1; 32]), idempotency_key, parts, &*SeededEntropy::new(1))
     }
 
     #[test]
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_step_is_named_by_its_parts_alone() {
         let key = Key::new([1; 32]);
-        let step = |parts: &[&[u8]]| Derivation::of_step(&key, parts);
+        let step = |parts: &[&[u8]]| WriteKey::of_step(&key, parts);
         assert_eq!(step(&[b"login", b"t"]).request(), step(&[b"login", b"t"]).request());
         assert_ne!(step(&[b"login", b"t"]).request(), step(&[b"logi", b"nt"]).request());
         assert_ne!(step(&[b"login", b"t"]).request(), of(Some("login"), &[b"t"]).request());
@@ -126,7 +126,7 @@ mod tests {
         let entropy = SeededEntropy::new(7);
         let long = "k".repeat(MAX_KEY_BYTES + 1);
         for unusable in [None, Some(""), Some(long.as_str())] {
-            let make = || Derivation::of_request(&Key::new([1; 32]), unusable, &[b"x"], &*entropy).request();
+            let make = || WriteKey::of_request(&Key::new([1; 32]), unusable, &[b"x"], &*entropy).request();
             assert_ne!(make(), make());
         }
     }

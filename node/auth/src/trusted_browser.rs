@@ -27,7 +27,7 @@ const MARK_LEN: usize = ID_LEN + size_of::<u64>() + MAC_LEN;
 
 /// The marks in a browser's cookie. A mark is unverified until it is checked against an account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Device(Vec<Mark>);
+pub struct TrustedBrowser(Vec<Mark>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mark {
@@ -36,7 +36,7 @@ struct Mark {
     mac: [u8; MAC_LEN],
 }
 
-impl Device {
+impl TrustedBrowser {
     /// Parses a cookie. An invalid mark is ignored: the browser then counts as unknown, which is not an error.
     pub fn parse(text: &str) -> Self {
         let marks = text.split('.').take(MAX_MARKS);
@@ -123,46 +123,47 @@ mod tests {
         Key::new([7; 32])
     }
 
-    fn sent_back(device: &Device) -> Device {
-        Device::parse(&device.text())
+    fn sent_back(trusted_browser: &TrustedBrowser) -> TrustedBrowser {
+        TrustedBrowser::parse(&trusted_browser.text())
     }
 
     #[test]
     fn a_mark_counts_for_its_account_alone_and_not_for_ever() {
-        let device = sent_back(&Device::default().signed_in(&key(), ADA, [9; 16], NOW));
-        assert!(device.count_of(&key(), ADA, NOW).is_some_and(|count| count != ADA));
-        assert_eq!(device.count_of(&key(), BOB, NOW), None);
-        assert_eq!(device.count_of(&Key::new([8; 32]), ADA, NOW), None);
+        let trusted_browser = sent_back(&TrustedBrowser::default().signed_in(&key(), ADA, [9; 16], NOW));
+        assert!(trusted_browser.count_of(&key(), ADA, NOW).is_some_and(|count| count != ADA));
+        assert_eq!(trusted_browser.count_of(&key(), BOB, NOW), None);
+        assert_eq!(trusted_browser.count_of(&Key::new([8; 32]), ADA, NOW), None);
         let later = |ms| NOW.plus_ms(ms);
         let life = u64::try_from(LIFE.as_millis()).unwrap();
-        assert!(device.count_of(&key(), ADA, later(life - 1)).is_some());
-        assert_eq!(device.count_of(&key(), ADA, later(life)), None);
+        assert!(trusted_browser.count_of(&key(), ADA, later(life - 1)).is_some());
+        assert_eq!(trusted_browser.count_of(&key(), ADA, later(life)), None);
     }
 
     #[test]
     fn what_was_altered_or_made_up_is_nothing() {
-        let good = Device::default().signed_in(&key(), ADA, [9; 16], NOW).text();
+        let good = TrustedBrowser::default().signed_in(&key(), ADA, [9; 16], NOW).text();
         for at in 0..good.len() - 1 {
             let mut bad = good.clone().into_bytes();
             bad[at] = if bad[at] == b'A' { b'B' } else { b'A' };
             let bad = String::from_utf8(bad).unwrap();
-            assert_eq!(Device::parse(&bad).count_of(&key(), ADA, NOW), None, "{bad}");
+            assert_eq!(TrustedBrowser::parse(&bad).count_of(&key(), ADA, NOW), None, "{bad}");
         }
         for odd in ["", ".", "....", "%", &good[1..], &format!("{good}AAAA")] {
-            assert_eq!(Device::parse(odd), Device::default(), "{odd}");
+            assert_eq!(TrustedBrowser::parse(odd), TrustedBrowser::default(), "{odd}");
         }
     }
 
     #[test]
     fn a_browser_is_known_for_the_last_few_accounts_and_each_sign_in_counts_anew() {
         let people: Vec<UserId> = (0..6).map(|n| UserId::new([n; 16])).collect();
-        let device = people.iter().fold(Device::default(), |device, person| {
-            sent_back(&device.signed_in(&key(), *person, *person.bytes(), NOW))
+        let trusted_browser = people.iter().fold(TrustedBrowser::default(), |trusted_browser, person| {
+            sent_back(&trusted_browser.signed_in(&key(), *person, *person.bytes(), NOW))
         });
-        let known = people.iter().filter(|person| device.count_of(&key(), **person, NOW).is_some()).count();
+        let known =
+            people.iter().filter(|person| trusted_browser.count_of(&key(), **person, NOW).is_some()).count();
         assert_eq!(known, MAX_MARKS);
-        let before = device.count_of(&key(), people[5], NOW);
-        let again = device.signed_in(&key(), people[5], [99; 16], NOW);
+        let before = trusted_browser.count_of(&key(), people[5], NOW);
+        let again = trusted_browser.signed_in(&key(), people[5], [99; 16], NOW);
         assert_eq!(again.0.len(), MAX_MARKS, "its own mark is replaced, nobody's is lost");
         assert_ne!(again.count_of(&key(), people[5], NOW), before);
     }

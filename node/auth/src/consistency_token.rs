@@ -14,7 +14,7 @@ const TAG_BYTES: usize = 12;
 
 /// The reason why a text is not a consistency token of this lineage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unseen {
+pub enum InvalidToken {
     /// The format is wrong.
     Malformed,
     /// It was made by another cluster, or before a restore.
@@ -23,22 +23,22 @@ pub enum Unseen {
 
 impl Auth {
     /// The token for this index in the current lineage.
-    pub fn seen(&self, index: u64) -> String {
+    pub fn consistency_token(&self, index: u64) -> String {
         format!("{index}.{}", URL_SAFE_NO_PAD.encode(self.tag(self.cluster_keys(), index)))
     }
 
     /// The index in a token.
     ///
     /// # Errors
-    /// [`Unseen`].
-    pub fn parse_seen(&self, text: &str) -> Result<u64, Unseen> {
-        let (number, tag) = text.split_once('.').ok_or(Unseen::Malformed)?;
-        let index = number.parse().map_err(|_| Unseen::Malformed)?;
-        let tag = URL_SAFE_NO_PAD.decode(tag).map_err(|_| Unseen::Malformed)?;
+    /// [`InvalidToken`].
+    pub fn parse_consistency_token(&self, text: &str) -> Result<u64, InvalidToken> {
+        let (number, tag) = text.split_once('.').ok_or(InvalidToken::Malformed)?;
+        let index = number.parse().map_err(|_| InvalidToken::Malformed)?;
+        let tag = URL_SAFE_NO_PAD.decode(tag).map_err(|_| InvalidToken::Malformed)?;
         if self.cluster_keys().any(|keys| mac::equal(&tag, &self.tag(keys, index))) {
             Ok(index)
         } else {
-            Err(Unseen::Foreign)
+            Err(InvalidToken::Foreign)
         }
     }
 

@@ -41,7 +41,7 @@ struct Counted {
 /// A redirect to an application, as the guard against redirect loops needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AppRedirect {
-    /// The id of the session that is handed over.
+    /// The id of the session that the application gets.
     pub session: [u8; 16],
     /// The start of the attempt, milliseconds since 1970, by the clock of the node that received it. `None` counts as a
     /// turn.
@@ -50,7 +50,7 @@ pub struct AppRedirect {
 
 /// The decision about a browser that is about to be redirected to an application.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Bounce {
+pub enum RedirectLoopVerdict {
     /// Redirect the browser, and set its cookie to this text.
     Send(Option<String>),
     /// Explain the redirect loop instead.
@@ -59,7 +59,12 @@ pub enum Bounce {
 
 impl Auth {
     /// Counts this redirect of a browser to `url`. `cookie` holds the count of the redirects before it.
-    pub fn bounce(&self, cookie: Option<&str>, url: &AppUrl, redirect: AppRedirect) -> Bounce {
+    pub fn count_redirect(
+        &self,
+        cookie: Option<&str>,
+        url: &AppUrl,
+        redirect: AppRedirect,
+    ) -> RedirectLoopVerdict {
         let now_ms = self.runtime().clock.now_ms();
         let to = mac::sha256(&[&redirect.session[..], url.to_string().as_bytes()].concat());
         let before = cookie.and_then(|text| self.open_sealed::<Counted>(PURPOSE, text).ok());
@@ -67,9 +72,9 @@ impl Auth {
             before.filter(|counted| counted.to == to && now_ms.saturating_sub(counted.since_ms) < WINDOW_MS);
         let counted = after(before, to, redirect.asked_at_ms, now_ms);
         if counted.turns >= MOST_TURNS || counted.redirects >= MOST_REDIRECTS {
-            return Bounce::Explain;
+            return RedirectLoopVerdict::Explain;
         }
-        Bounce::Send(self.seal_for_browser(PURPOSE, &counted).ok())
+        RedirectLoopVerdict::Send(self.seal_for_browser(PURPOSE, &counted).ok())
     }
 }
 

@@ -12,25 +12,25 @@ use conclave_state::{
 
 use crate::{
     Auth, AuthError,
-    complete::{Completed, Origin, in_browser, millis},
-    derive::Derivation,
+    complete::{CompletedLogin, LoginOrigin, in_browser, millis},
     session::{ShownSession, SignedIn},
+    write_key::WriteKey,
 };
 use conclave_base::text;
 use conclave_crypto::hex;
 
-use super::{FRESH, Flight, Identity, UpstreamError, able};
+use super::{FRESH, UpstreamError, UpstreamIdentity, UpstreamLogin, able};
 
 /// The authentication method: an assertion of another provider. RFC 8176 has no value for it; this one is in common
 /// use.
 const METHOD: &str = "fed";
 
 /// A completed sign-in at a provider, to be completed here.
-struct Arrival<'a> {
-    flight: &'a Flight,
-    identity: &'a Identity,
+struct UpstreamCompletion<'a> {
+    login: &'a UpstreamLogin,
+    identity: &'a UpstreamIdentity,
     shown: Option<ShownSession>,
-    origin: Origin,
+    origin: LoginOrigin,
 }
 
 impl Auth {
@@ -38,26 +38,26 @@ impl Auth {
     ///
     /// # Errors
     /// [`UpstreamError`].
-    pub async fn arrive_upstream(
+    pub async fn complete_upstream_login(
         &self,
-        flight: &Flight,
-        identity: &Identity,
-        derivation: &Derivation,
+        login: &UpstreamLogin,
+        identity: &UpstreamIdentity,
+        write_key: &WriteKey,
         shown: Option<ShownSession>,
-        origin: Origin,
-    ) -> Result<Completed, UpstreamError> {
-        let arrival = Arrival { flight, identity, shown, origin };
+        origin: LoginOrigin,
+    ) -> Result<CompletedLogin, UpstreamError> {
+        let completion = UpstreamCompletion { login, identity, shown, origin };
         let mut state = self.cluster().view();
-        let knows = |state: &State| state.identity(&flight.upstream, &identity.subject).is_some();
+        let knows = |state: &State| state.identity(&login.upstream, &identity.subject).is_some();
         if !knows(&state) {
             // It may have been linked at another node a moment ago (design.md P5).
             state = self.cluster().confirmed_view().await.ok_or(AuthError::Unavailable)?;
         }
-        if let Some(known) = state.identity(&flight.upstream, &identity.subject) {
-            let order = self.sign_in_order(&arrival, &state, known.user, derivation);
-            return Ok(self.finish_upstream(order, arrival.shown, derivation).await?);
+        if let Some(known) = state.identity(&login.upstream, &identity.subject) {
+            let command = self.sign_in_command(&completion, &state, known.user, write_key);
+            return Ok(self.finish_upstream(command, completion.shown, write_key).await?);
         }
-        let upstream = able(&state, &flight.upstream)?;
+        let upstream = able(&state, &login.upstream)?;
         if !may_come_in(&state, upstream, identity, self.now(&state)) {
             return Err(match (upstream.is_atmosphere(), upstream.rule.admission) {
                 (true, Admission::Listed) => UpstreamError::NotListed,
@@ -65,44 +65,44 @@ impl Auth {
                 (false, _) => UpstreamError::Stranger,
             });
         }
-        self.admit_upstream(&arrival, &state, upstream, derivation).await
+        self.provision_user(&completion, &state, upstream, write_key).await
     }
 
     /// Creates a user for a new identity. A username that is not free for new users gets a random suffix, so that an
     /// attacker cannot hold the resulting name beforehand. If another user takes the name meanwhile, a second one is
     /// tried, once.
-    async fn admit_upstream(
+    async fn provision_user(
         &self,
-        arrival: &Arrival<'_>,
+        completion: &UpstreamCompletion<'_>,
         state: &State,
         upstream: &Upstream,
-        derivation: &Derivation,
-    ) -> Result<Completed, UpstreamError> {
-        let wanted = arrival.identity.wanted_username(&upstream.name);
-        let suffix = |d: &Derivation| hex::encode(d.id("username").first_chunk::<3>().unwrap_or(&[0; 3]));
+        write_key: &WriteKey,
+    ) -> Result<CompletedLogin, UpstreamError> {
+        let wanted = completion.identity.wanted_username(&upstream.name);
+        let suffix = |d: &WriteKey| hex::encode(d.id("username").first_chunk::<3>().unwrap_or(&[0; 3]));
         let is_free = state.is_free_for_newcomer(&wanted);
-        let first = if is_free { wanted.clone() } else { format!("{wanted}-{}", suffix(derivation)) };
-        let order = self.new_user_order(arrival, state, first, derivation);
-        match self.finish_upstream(order, arrival.shown, derivation).await {
+        let first = if is_free { wanted.clone() } else { format!("{wanted}-{}", suffix(write_key)) };
+        let command = self.new_user_command(completion, state, first, write_key);
+        match self.finish_upstream(command, completion.shown, write_key).await {
             Err(AuthError::Refused(refusal)) if refusal.reason == Reason::UsernameTaken => {
-                let again = derivation.then("another-username");
+                let again = write_key.then("another-username");
                 let name = format!("{wanted}-{}", suffix(&again));
-                let order = self.new_user_order(arrival, state, name, &again);
-                Ok(self.finish_upstream(order, arrival.shown, &again).await?)
+                let command = self.new_user_command(completion, state, name, &again);
+                Ok(self.finish_upstream(command, completion.shown, &again).await?)
             }
             finished => Ok(finished?),
         }
     }
 
-    fn new_user_order(
+    fn new_user_command(
         &self,
-        arrival: &Arrival<'_>,
+        completion: &UpstreamCompletion<'_>,
         state: &State,
         username: String,
-        derivation: &Derivation,
+        write_key: &WriteKey,
     ) -> SignInUpstream {
-        let (user, identity) = (UserId::new(derivation.id("user")), arrival.identity);
-        let order = self.sign_in_order(arrival, state, user, derivation);
+        let (user, identity) = (UserId::new(write_key.id("user")), completion.identity);
+        let command = self.sign_in_command(completion, state, user, write_key);
         let new_user = CreateUser {
             user_id: user.to_vec(),
             username,
@@ -111,25 +111,25 @@ impl Auth {
             email_verified: identity.email_verified,
             ..CreateUser::default()
         };
-        SignInUpstream { new_user: Some(new_user), ..order }
+        SignInUpstream { new_user: Some(new_user), ..command }
     }
 
-    fn sign_in_order(
+    fn sign_in_command(
         &self,
-        arrival: &Arrival<'_>,
+        completion: &UpstreamCompletion<'_>,
         state: &State,
         user: UserId,
-        derivation: &Derivation,
+        write_key: &WriteKey,
     ) -> SignInUpstream {
-        let (ticket, identity) = (&arrival.flight.ticket, arrival.identity);
-        let mut session = self.session_order(ticket, user, derivation, arrival.origin.clone());
+        let (ticket, identity) = (&completion.login.ticket, completion.identity);
+        let mut session = self.session_command(ticket, user, write_key, completion.origin.clone());
         session.amr = vec![METHOD.into()];
         session.code = state
             .user(user)
-            .and_then(|user| self.code_with_login(&ticket.target, &session, state, user, derivation));
+            .and_then(|user| self.code_with_login(&ticket.target, &session, state, user, write_key));
         SignInUpstream {
             session: Some(session),
-            upstream: arrival.flight.upstream.clone(),
+            upstream: completion.login.upstream.clone(),
             subject: identity.subject.clone(),
             label: identity.label().to_owned(),
             new_user: None,
@@ -141,21 +141,21 @@ impl Auth {
 
     async fn finish_upstream(
         &self,
-        order: SignInUpstream,
+        command: SignInUpstream,
         shown: Option<ShownSession>,
-        derivation: &Derivation,
-    ) -> Result<Completed, AuthError> {
+        write_key: &WriteKey,
+    ) -> Result<CompletedLogin, AuthError> {
         // A handle that admitted a user is verified again later.
-        let sign_in = if order.new_user.is_some() && !order.verified_handle.is_empty() {
-            SignIn::ByHandle(SignInByHandle { sign_in: Some(order) })
+        let sign_in = if command.new_user.is_some() && !command.verified_handle.is_empty() {
+            SignIn::ByHandle(SignInByHandle { sign_in: Some(command) })
         } else {
-            SignIn::Upstream(order)
+            SignIn::Upstream(command)
         };
         let committed = self
             .cluster()
-            .propose(derivation.request(), in_browser(&self.cluster().view(), shown, sign_in))
+            .propose(write_key.request(), in_browser(&self.cluster().view(), shown, sign_in))
             .await?;
-        self.completed(&committed, derivation)
+        self.completed(&committed, write_key)
     }
 
     /// Links this identity to the user of this session.
@@ -164,22 +164,22 @@ impl Auth {
     /// [`UpstreamError`].
     pub async fn link_upstream(
         &self,
-        flight: &Flight,
-        identity: &Identity,
+        login: &UpstreamLogin,
+        identity: &UpstreamIdentity,
         signed_in: &SignedIn,
-        derivation: &Derivation,
+        write_key: &WriteKey,
     ) -> Result<(), UpstreamError> {
-        let order = LinkIdentity {
-            upstream: flight.upstream.clone(),
+        let command = LinkIdentity {
+            upstream: login.upstream.clone(),
             subject: identity.subject.clone(),
             label: identity.label().to_owned(),
             session_id: signed_in.session.id.to_vec(),
             max_age_ms: millis(FRESH),
-            ticket_id: flight.ticket.id.to_vec(),
-            ticket_expires_at_ms: flight.ticket.expires_at_ms,
+            ticket_id: login.ticket.id.to_vec(),
+            ticket_expires_at_ms: login.ticket.expires_at_ms,
             verified_handle: identity.verified_handle.clone(),
         };
-        let proposed = self.cluster().propose(derivation.request(), Body::LinkIdentity(order)).await;
+        let proposed = self.cluster().propose(write_key.request(), Body::LinkIdentity(command)).await;
         proposed.map(drop).map_err(|error| AuthError::from(error).into())
     }
 
@@ -191,7 +191,7 @@ impl Auth {
 }
 
 /// True if the identity may become a new user. Checked before anything is written; the rules check again and decide.
-fn may_come_in(state: &State, upstream: &Upstream, identity: &Identity, now: Stamp) -> bool {
+fn may_come_in(state: &State, upstream: &Upstream, identity: &UpstreamIdentity, now: Stamp) -> bool {
     if !upstream.is_atmosphere() {
         return upstream.rule.admits(&identity.email, identity.email_verified);
     }
@@ -203,7 +203,7 @@ fn may_come_in(state: &State, upstream: &Upstream, identity: &Identity, now: Sta
 }
 
 /// True if the verified handle affects more than the display name: the admission of the user, or their groups.
-pub fn is_decided_by_handle(state: &State, name: &str, identity: &Identity, now: Stamp) -> bool {
+pub fn is_decided_by_handle(state: &State, name: &str, identity: &UpstreamIdentity, now: Stamp) -> bool {
     let (did, handle) = (identity.subject.as_str(), identity.verified_handle.as_str());
     let Some(upstream) = state.upstream(name).filter(|_| !handle.is_empty()) else { return false };
     if let Some(known) = state.identity(name, did) {
@@ -218,7 +218,7 @@ pub fn is_decided_by_handle(state: &State, name: &str, identity: &Identity, now:
 }
 
 /// True if a handle admitted this user earlier, and the present handle would be recorded as verified again.
-pub fn is_kept_by_handle(state: &State, name: &str, identity: &Identity) -> bool {
+pub fn is_kept_by_handle(state: &State, name: &str, identity: &UpstreamIdentity) -> bool {
     let known = state.identity(name, &identity.subject);
     !identity.verified_handle.is_empty() && known.is_some_and(|known| known.let_in.is_some())
 }

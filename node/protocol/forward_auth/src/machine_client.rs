@@ -18,13 +18,13 @@ use conclave_http::host::canonical_authority;
 use super::{ForwardAuth, metadata::Original};
 
 /// Credentials of a kind that the application accepts.
-enum Brought {
+enum Credentials {
     Token(String),
     Password { username: String, password: String },
 }
 
 /// The result of checking the credentials.
-pub enum Judged {
+pub enum MachineAuthentication {
     /// There were none, or none of a kind that is accepted here.
     Nothing,
     /// They authenticate this user.
@@ -33,43 +33,43 @@ pub enum Judged {
     Refused,
 }
 
-/// True if a request has credentials that [`judge`] would check.
-pub fn is_brought(rules: CheckRules, headers: &HeaderMap) -> bool {
-    matches!(brought(rules, headers), Ok(Some(_)) | Err(()))
+/// True if a request has credentials that [`authenticate`] would check.
+pub fn has_credentials(rules: CheckRules, headers: &HeaderMap) -> bool {
+    matches!(read_credentials(rules, headers), Ok(Some(_)) | Err(()))
 }
 
 /// Checks the credentials of a request to `application`.
 ///
 /// # Errors
 /// Fails if this node cannot decide.
-pub async fn judge(
+pub async fn authenticate(
     state: &ForwardAuth,
     original: &Original,
     application: &Application,
     headers: &HeaderMap,
-) -> Result<Judged, AuthError> {
-    let brought = match brought(application.check, headers) {
-        Ok(None) => return Ok(Judged::Nothing),
-        Err(()) => return Ok(Judged::Refused),
-        Ok(Some(brought)) => brought,
+) -> Result<MachineAuthentication, AuthError> {
+    let credentials = match read_credentials(application.check, headers) {
+        Ok(None) => return Ok(MachineAuthentication::Nothing),
+        Err(()) => return Ok(MachineAuthentication::Refused),
+        Ok(Some(credentials)) => credentials,
     };
-    let known = match &brought {
-        Brought::Token(token) => {
+    let known = match &credentials {
+        Credentials::Token(token) => {
             let origin = original.url.origin();
             let for_us = |audience: &String| is_origin(audience, &origin);
-            let found = state.tokens.judge(token).await?;
+            let found = state.tokens.authenticate(token).await?;
             found.filter(|found| found.audiences.iter().any(for_us)).map(|found| (found.signed_in, None))
         }
-        Brought::Password { username, password } => {
+        Credentials::Password { username, password } => {
             let found = state.auth.app_password(username, password).await?;
             found.map(|found| (found.signed_in, found.only))
         }
     };
     Ok(match known {
-        Some((signed_in, only)) if still_taken(&signed_in, &brought, application.id, only) => {
-            Judged::SignedIn(signed_in)
+        Some((signed_in, only)) if still_taken(&signed_in, &credentials, application.id, only) => {
+            MachineAuthentication::SignedIn(signed_in)
         }
-        _ => Judged::Refused,
+        _ => MachineAuthentication::Refused,
     })
 }
 
@@ -86,20 +86,20 @@ fn is_origin(audience: &str, origin: &str) -> bool {
 /// Repeats the checks in the version that is decided on: the one in which the header was parsed may be older.
 fn still_taken(
     signed_in: &SignedIn,
-    brought: &Brought,
+    credentials: &Credentials,
     application: ApplicationId,
     only: Option<ApplicationId>,
 ) -> bool {
     let rules = signed_in.state.application(application).map(|found| found.check).unwrap_or_default();
-    let kind = match brought {
-        Brought::Token(_) => rules.bearer,
-        Brought::Password { .. } => rules.basic,
+    let kind = match credentials {
+        Credentials::Token(_) => rules.bearer,
+        Credentials::Password { .. } => rules.basic,
     };
     kind && only.is_none_or(|only| only == application)
 }
 
 /// Reads the credentials. `Err` means credentials of an accepted kind that are malformed, or two of them.
-fn brought(rules: CheckRules, headers: &HeaderMap) -> Result<Option<Brought>, ()> {
+fn read_credentials(rules: CheckRules, headers: &HeaderMap) -> Result<Option<Credentials>, ()> {
     if !rules.bearer && !rules.basic {
         return Ok(None);
     }
@@ -111,7 +111,7 @@ fn brought(rules: CheckRules, headers: &HeaderMap) -> Result<Option<Brought>, ()
     let text = value.to_str().map_err(|_| ())?;
     let Some((scheme, rest)) = text.split_once(' ') else { return Ok(None) };
     if rules.bearer && scheme.eq_ignore_ascii_case("bearer") {
-        return Ok(Some(Brought::Token(rest.trim().to_owned())));
+        return Ok(Some(Credentials::Token(rest.trim().to_owned())));
     }
     if rules.basic && scheme.eq_ignore_ascii_case("basic") {
         return basic(rest.trim()).map(Some).ok_or(());
@@ -120,10 +120,10 @@ fn brought(rules: CheckRules, headers: &HeaderMap) -> Result<Option<Brought>, ()
 }
 
 /// RFC 7617: the name ends at the first colon.
-fn basic(text: &str) -> Option<Brought> {
+fn basic(text: &str) -> Option<Credentials> {
     let plain = String::from_utf8(STANDARD.decode(text).ok()?).ok()?;
     let (username, password) = plain.split_once(':')?;
-    Some(Brought::Password { username: username.to_owned(), password: password.to_owned() })
+    Some(Credentials::Password { username: username.to_owned(), password: password.to_owned() })
 }
 
 /// The challenges for a program (RFC 6750 §3, RFC 7617 §2): one for each kind that the application accepts.

@@ -19,7 +19,7 @@ use std::{
 use conclave_policy::VerdictExplanation;
 use conclave_state::{ids::ApplicationId, user::User};
 
-use super::circumstances::{Asked, Circumstances};
+use super::circumstances::{AppRequest, Circumstances};
 use conclave_base::runtime::Entropy;
 
 /// Maximum number of decisions kept: with paths and explanations about 8 MB at worst.
@@ -36,7 +36,7 @@ const MAX_PATH_BYTES: usize = 512;
 
 /// A decision as it was made.
 #[derive(Clone, Debug)]
-pub struct Decision {
+pub struct DecisionRecord {
     pub id: String,
     pub at_ms: u64,
     pub application: ApplicationId,
@@ -49,12 +49,12 @@ pub struct Decision {
     /// The row that decided, counted from 0.
     pub row: Option<usize>,
     pub why: VerdictExplanation,
-    pub around: Remembered,
+    pub around: RecordedCircumstances,
 }
 
 /// The circumstances of a decision, for a replay.
 #[derive(Clone, Debug)]
-pub struct Remembered {
+pub struct RecordedCircumstances {
     pub address: Option<IpAddr>,
     /// Method, host and path; `None` if the decision was not about one request.
     pub request: Option<(String, String, String)>,
@@ -63,12 +63,12 @@ pub struct Remembered {
     sign_in: Option<(u64, Vec<String>)>,
 }
 
-impl From<&Circumstances<'_>> for Remembered {
+impl From<&Circumstances<'_>> for RecordedCircumstances {
     fn from(around: &Circumstances<'_>) -> Self {
-        let path = |asked: &Asked<'_>| asked.target.split('?').next().unwrap_or_default().to_owned();
-        let mut request = around
-            .request
-            .map(|asked| (asked.method.unwrap_or_default().to_owned(), asked.host.to_owned(), path(&asked)));
+        let path = |request: &AppRequest<'_>| request.target.split('?').next().unwrap_or_default().to_owned();
+        let mut request = around.request.map(|request| {
+            (request.method.unwrap_or_default().to_owned(), request.host.to_owned(), path(&request))
+        });
         let is_cut = request.as_ref().is_some_and(|(.., path)| path.len() > MAX_PATH_BYTES);
         if let (true, Some((.., path))) = (is_cut, &mut request) {
             *path = path.chars().take(MAX_PATH_BYTES / 4).collect();
@@ -78,12 +78,12 @@ impl From<&Circumstances<'_>> for Remembered {
     }
 }
 
-impl Remembered {
+impl RecordedCircumstances {
     /// The recorded circumstances as input for a decision.
     pub(super) fn circumstances(&self) -> Circumstances<'_> {
         Circumstances {
             address: self.address,
-            request: self.request.as_ref().map(|(method, host, target)| Asked {
+            request: self.request.as_ref().map(|(method, host, target)| AppRequest {
                 method: Some(method.as_str()).filter(|method| !method.is_empty()),
                 host,
                 target,
@@ -94,7 +94,7 @@ impl Remembered {
 }
 
 /// The recent decisions of this node.
-pub struct Journal {
+pub struct DecisionLog {
     /// One of this many admissions is recorded; 0 records none.
     sample_allows: u64,
     allowed: AtomicU64,
@@ -106,12 +106,12 @@ pub struct Journal {
 /// The denials and the admissions of each application.
 #[derive(Default)]
 struct Kept {
-    of: BTreeMap<(ApplicationId, bool), VecDeque<Arc<Decision>>>,
+    of: BTreeMap<(ApplicationId, bool), VecDeque<Arc<DecisionRecord>>>,
     count: usize,
 }
 
 impl Kept {
-    fn push(&mut self, decision: Decision) {
+    fn push(&mut self, decision: DecisionRecord) {
         let key = (decision.application, decision.allowed);
         let most = if decision.allowed { MAX_ADMITTED } else { MAX_DENIED };
         let own = self.of.entry(key).or_default();
@@ -126,7 +126,7 @@ impl Kept {
 
     /// Drops the oldest entry of the fullest queue; among equally full queues, the one with the oldest entry.
     fn make_room(&mut self) {
-        let oldest = |queue: &VecDeque<Arc<Decision>>| queue.front().map(|decision| decision.at_ms);
+        let oldest = |queue: &VecDeque<Arc<DecisionRecord>>| queue.front().map(|decision| decision.at_ms);
         let fullest = self.of.iter().max_by_key(|(_, queue)| (queue.len(), Reverse(oldest(queue))));
         if let Some(key) = fullest.map(|(key, _)| *key) {
             self.forget_oldest_of(key);
@@ -142,7 +142,7 @@ impl Kept {
     }
 }
 
-impl Journal {
+impl DecisionLog {
     pub(super) fn new(sample_allows: u64) -> Self {
         Self { sample_allows, allowed: AtomicU64::new(0), sampled: Mutex::default(), kept: Mutex::default() }
     }
@@ -162,7 +162,7 @@ impl Journal {
         sampled.1 <= MAX_SAMPLED_A_SECOND
     }
 
-    pub(super) fn record(&self, decision: Decision) {
+    pub(super) fn record(&self, decision: DecisionRecord) {
         let line = &decision;
         tracing::info!(
             decision.id = %line.id,
@@ -181,13 +181,17 @@ impl Journal {
     }
 
     /// The decision with this id, if it is still kept.
-    pub fn find(&self, id: &str) -> Option<Arc<Decision>> {
+    pub fn find(&self, id: &str) -> Option<Arc<DecisionRecord>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.of.values().flatten().find(|decision| decision.id == id).cloned()
     }
 
     /// The latest decisions that match, at most `most`, newest first.
-    pub fn latest(&self, most: usize, is_wanted: impl Fn(&Decision) -> bool) -> Vec<Arc<Decision>> {
+    pub fn latest(
+        &self,
+        most: usize,
+        is_wanted: impl Fn(&DecisionRecord) -> bool,
+    ) -> Vec<Arc<DecisionRecord>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut wanted: Vec<_> = kept.of.values().flatten().filter(|one| is_wanted(one)).cloned().collect();
         drop(kept);
@@ -197,7 +201,7 @@ impl Journal {
     }
 
     /// The recorded decisions about this application, oldest first.
-    pub fn of(&self, application: ApplicationId) -> Vec<Arc<Decision>> {
+    pub fn of(&self, application: ApplicationId) -> Vec<Arc<DecisionRecord>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let own = [false, true].into_iter().filter_map(|allowed| kept.of.get(&(application, allowed)));
         let mut own: Vec<_> = own.flatten().cloned().collect();
@@ -227,10 +231,10 @@ pub fn node_of(id: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn decision(application: u16, allowed: bool, at_ms: u64) -> Decision {
+    fn decision(application: u16, allowed: bool, at_ms: u64) -> DecisionRecord {
         let mut id = [0; 16];
         id[..2].copy_from_slice(&application.to_be_bytes());
-        Decision {
+        DecisionRecord {
             id: format!("1-{application:08x}{at_ms:08x}"),
             at_ms,
             application: ApplicationId::new(id),
@@ -260,46 +264,46 @@ mod tests {
         }
     }
 
-    fn count(journal: &Journal, application: u16) -> usize {
-        journal.of(decision(application, true, 0).application).len()
+    fn count(decision_log: &DecisionLog, application: u16) -> usize {
+        decision_log.of(decision(application, true, 0).application).len()
     }
 
     #[test]
     fn a_loud_application_pushes_out_nobody_elses_decisions_and_a_sample_no_denial() {
-        let journal = Journal::new(1);
-        journal.record(decision(1, false, 1));
-        journal.record(decision(2, false, 2));
+        let decision_log = DecisionLog::new(1);
+        decision_log.record(decision(1, false, 1));
+        decision_log.record(decision(2, false, 2));
         for at_ms in 3..20_000 {
-            journal.record(decision(2, true, at_ms));
+            decision_log.record(decision(2, true, at_ms));
         }
-        assert!(journal.find("1-0000000100000001").is_some(), "another's");
-        assert!(journal.find("1-0000000200000002").is_some(), "its own denial");
+        assert!(decision_log.find("1-0000000100000001").is_some(), "another's");
+        assert!(decision_log.find("1-0000000200000002").is_some(), "its own denial");
         for at_ms in 20_000..30_000 {
-            journal.record(decision(2, false, at_ms));
+            decision_log.record(decision(2, false, at_ms));
         }
-        assert!(journal.find("1-0000000100000001").is_some());
-        assert_eq!(count(&journal, 2), MAX_DENIED + MAX_ADMITTED);
-        assert!(journal.find(&format!("1-00000002{:08x}", 29_999)).is_some(), "the youngest stay");
+        assert!(decision_log.find("1-0000000100000001").is_some());
+        assert_eq!(count(&decision_log, 2), MAX_DENIED + MAX_ADMITTED);
+        assert!(decision_log.find(&format!("1-00000002{:08x}", 29_999)).is_some(), "the youngest stay");
     }
 
     #[test]
     fn altogether_there_are_not_more_than_so_many_and_whoever_has_most_makes_room() {
-        let journal = Journal::new(1);
-        journal.record(decision(1, false, 1));
+        let decision_log = DecisionLog::new(1);
+        decision_log.record(decision(1, false, 1));
         for application in 2..60 {
             for at_ms in 0..400 {
-                journal.record(decision(application, false, at_ms));
+                decision_log.record(decision(application, false, at_ms));
             }
         }
-        let kept: usize = (1..60).map(|application| count(&journal, application)).sum();
+        let kept: usize = (1..60).map(|application| count(&decision_log, application)).sum();
         assert_eq!(kept, MAX_KEPT);
-        assert_eq!(count(&journal, 1), 1, "who has few loses none");
+        assert_eq!(count(&decision_log, 1), 1, "who has few loses none");
     }
 
     #[test]
     fn what_is_let_in_is_sampled_by_share_and_not_more_than_so_often_in_a_second() {
-        let journal = Journal::new(10);
-        let sampled = |now_ms| (0..100).filter(|_| journal.samples_this(now_ms)).count();
+        let decision_log = DecisionLog::new(10);
+        let sampled = |now_ms| (0..100).filter(|_| decision_log.samples_this(now_ms)).count();
         assert_eq!(sampled(1_000), 10);
         assert_eq!((0..100).map(|_| sampled(2_000)).sum::<usize>(), 50);
         assert_eq!(sampled(3_000), 10);
