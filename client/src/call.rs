@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Time limit of one attempt: a node itself holds a write for three seconds, a revocation may wait for another 2.2
-/// (design.md §5, §6), and an attempt that hangs must not use up all the time.
+/// (docs/design/consensus.md, docs/design/serve-leases.md), and an attempt that hangs must not use up all the time.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(6);
 /// Most attempts of a call, whatever its deadline.
 const MAX_ATTEMPTS: u32 = 64;

@@ -4,7 +4,7 @@
 //! test `generated_code_is_current` regenerates it with protox and fails when it differs (`CONCLAVE_REGENERATE=1 cargo
 //! test -p conclave-proto` writes it anew).
 //!
-//! Rules: field numbers are never reused; commands and rows are only added to (design.md §3).
+//! Rules: field numbers are never reused; commands and rows are only added to (docs/design/rules.md).
 
 /// Commands to the rules, as stored in the log.
 pub mod command {

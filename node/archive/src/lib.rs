@@ -1,5 +1,5 @@
 //! **The archive**: the log, revocations and snapshots, copied elsewhere all the time, so that a cluster that has lost
-//! every disk can be restored (design.md §8).
+//! every disk can be restored (docs/design/restore.md).
 //!
 //! | file | owns |
 //! |---|---|

@@ -1,6 +1,6 @@
 //! The consistency token: the log index that an API caller has seen, under a MAC, kept by the caller. An outsider
 //! cannot make a node wait for an index that does not exist. A token of another cluster, or of this one before a
-//! restore, is recognized as foreign (design.md §7).
+//! restore, is recognized as foreign (docs/design/consistency.md).
 //!
 //! Its text is `INDEX.TAG`. Clients compare the number and keep the highest token that they received.
 

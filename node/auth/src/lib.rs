@@ -23,7 +23,8 @@
 //! | `policy/` | decides if this user may open this application now |
 //! | `redirect_uri` | the one parser of addresses that users are redirected to |
 //!
-//! An unauthenticated visitor costs no write: the attempt is kept in the ticket. A login is one write (design.md §7).
+//! An unauthenticated visitor costs no write: the attempt is kept in the ticket. A login is one write
+//! (docs/design/consistency.md).
 
 pub mod app_sso;
 pub mod authorization;

@@ -1,6 +1,6 @@
 //! The operator assertion: a bearer text for the admin API, made from the cluster secret itself. It serves before any
 //! token exists, and for tools on a node's own machine. The holder of the cluster secret controls the cluster anyway
-//! (design.md §5).
+//! (docs/design/consensus.md).
 //!
 //! `op1.<expiry, Unix ms>.<nonce, hex>.<HMAC-SHA256 of all before it, hex>`. It is short-lived, so a text that leaks
 //! from a terminal or a log is soon worthless. It may be used more than once before it expires, like any bearer token.

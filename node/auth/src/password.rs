@@ -238,7 +238,7 @@ impl Auth {
     }
 
     /// Compares the password. Before a mismatch is final, this node makes sure that its state is current: the account
-    /// or its password may be new (design.md P5).
+    /// or its password may be new (docs/design/README.md, P5).
     async fn verify(
         &self,
         candidate: Candidate,

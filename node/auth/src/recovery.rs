@@ -52,8 +52,8 @@ impl Recovery {
     }
 }
 
-/// Makes the text of a link. Takes the keys of the cluster secret: their holder controls the cluster anyway (design.md
-/// §5).
+/// Makes the text of a link. Takes the keys of the cluster secret: their holder controls the cluster anyway
+/// (docs/design/consensus.md).
 ///
 /// # Errors
 /// Fails if the name is too long to be sealed.

@@ -1,6 +1,6 @@
 //! The guard against redirect loops. In such a loop the check sends a browser to the sign-in, the browser is already
 //! signed in and is sent back, and the check does not receive the cookie. Without a guard this never ends, and neither
-//! the user nor the operator learns why (features.md §2, redirect loops).
+//! the user nor the operator learns why (decision 0044).
 //!
 //! The guard counts turns. A turn is a redirect whose attempt began after the previous redirect was sent. Several tabs
 //! of one page began before the first of them was redirected, so they do not count as turns. A new session starts a new

@@ -2,7 +2,7 @@
 //!
 //! The cookie is a handle: it names the session, proves possession, and carries the log index of the write that made
 //! it. A lagging node waits for that index before it decides, so a user who has just signed in at another node never
-//! sees the login page (design.md P5).
+//! sees the login page (docs/design/README.md, P5).
 
 use std::sync::Arc;
 

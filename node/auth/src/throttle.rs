@@ -1,5 +1,5 @@
 //! Password attempts. They are counted on this node first, and in the log only when an account has many of them
-//! (design.md §7).
+//! (docs/design/consistency.md).
 //!
 //! Each voter may allow [`FREE_ATTEMPTS`] attempts per count in a window on its own. Every further attempt is reserved
 //! in the log before the password is compared, against a limit from which all free attempts are subtracted. So the

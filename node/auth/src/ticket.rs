@@ -1,6 +1,6 @@
 //! A login in progress. The ticket is sealed under a key of the cluster, carried by the browser and bound to it, so
 //! that any node can continue the login and an unauthenticated visitor costs no write. Its id is spent inside the
-//! rules, once (design.md §7).
+//! rules, once (docs/design/consistency.md).
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use conclave_state::ids::TicketId;
@@ -51,7 +51,7 @@ pub enum Mount {
     /// This product's own prefix.
     #[default]
     Conclave,
-    /// The prefix of the product whose proxy configurations work here unchanged (features.md F1).
+    /// The prefix of the product whose proxy configurations work here unchanged (decision 0047).
     Authentik,
 }
 

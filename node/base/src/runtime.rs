@@ -1,8 +1,8 @@
-//! Time and randomness: the only file of the node that requests either from the machine (design.md §2).
+//! Time and randomness: the only file of the node that requests either from the machine (docs/design/architecture.md).
 //!
 //! Everything else receives a [`Clock`] or an [`Entropy`] as an argument, so that a test can advance the one and seed
 //! the other. Leases are measured by [`Clock::lease_moment`] alone. It reads two clocks: one continues during suspend,
-//! and the other is never slewed (design.md §6).
+//! and the other is never slewed (docs/design/serve-leases.md).
 
 use std::fmt;
 use std::sync::Arc;

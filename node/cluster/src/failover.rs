@@ -1,7 +1,7 @@
 //! **Fast failover**: when the leader's process dies, its sockets close and its port refuses connections. The survivors
-//! need not wait for a timer (design.md §5). A node that notices it asks the other voters if they see the same and how
-//! much of the log they have. The most caught-up voter stands for election at once, as if the dead leader had
-//! transferred the lead.
+//! need not wait for a timer (docs/design/consensus.md). A node that notices it asks the other voters if they see the
+//! same and how much of the log they have. The most caught-up voter stands for election at once, as if the dead leader
+//! had transferred the lead.
 //!
 //! A wrong guess costs an election, never safety: the vote is Raft's own. A leader that is cut off or frozen refuses no
 //! connections; then the timers decide.

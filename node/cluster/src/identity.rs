@@ -14,7 +14,7 @@ use super::{
     types::{Member, NodeId},
 };
 
-/// The cluster id and lineage epoch (design.md §8). Messages from another lineage are rejected.
+/// The cluster id and lineage epoch (docs/design/restore.md). Messages from another lineage are rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lineage {
     /// The cluster's uuid.

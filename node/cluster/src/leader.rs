@@ -138,7 +138,7 @@ impl Leader {
         self.raft.metrics().borrow_watched().current_term
     }
 
-    /// Stamps the command, commits it and applies it. The bytes are not decoded here (design.md §3).
+    /// Stamps the command, commits it and applies it. The bytes are not decoded here (docs/design/rules.md).
     ///
     /// # Errors
     /// [`LeaderError`]; `Unknown` if the entry may or may not be committed.
@@ -178,7 +178,7 @@ impl Leader {
     }
 
     /// ReadIndex: the index that a read which starts now must have seen, confirmed by a fresh round to a quorum. Never
-    /// a lease (design.md §5: a stale lease read was reproduced on this version of openraft).
+    /// a lease (docs/design/consensus.md: a stale lease read was reproduced on this version of openraft).
     ///
     /// # Errors
     /// [`LeaderError`].

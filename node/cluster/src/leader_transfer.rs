@@ -1,4 +1,4 @@
-//! Leader transfer before a stop, so that clients do not wait for an election (design.md §5).
+//! Leader transfer before a stop, so that clients do not wait for an election (docs/design/consensus.md).
 //!
 //! openraft never takes back a transfer to a node that does not answer, and takes no writes meanwhile. So only a voter
 //! that answered a moment ago is chosen, and of those the one with most of the log.

@@ -1,5 +1,5 @@
-//! Raises the feature level (design.md §3): the leader does so once every member has reported that it understands the
-//! next one.
+//! Raises the feature level (docs/design/rules.md): the leader does so once every member has reported that it
+//! understands the next one.
 
 use conclave_proto::{
     cluster::v1 as pb,

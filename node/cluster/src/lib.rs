@@ -178,8 +178,8 @@ impl Cluster {
     }
 
     /// Returns a version on which a check may be decided and accepted: it has seen `index`, and every revocation that
-    /// was acknowledged before this call (design.md P3). Under a lease no other node is contacted; otherwise the leader
-    /// is, and through it a quorum.
+    /// was acknowledged before this call (docs/design/README.md, P3). Under a lease no other node is contacted;
+    /// otherwise the leader is, and through it a quorum.
     ///
     /// # Errors
     /// [`ViewError`]; then nothing may be accepted.

@@ -1,5 +1,6 @@
 //! Founds a new lineage of a cluster, in an empty data directory or in place of an old one: one member, a new epoch,
-//! and a state that was saved from an earlier lineage (design.md §8). The other nodes join it with empty directories.
+//! and a state that was saved from an earlier lineage (docs/design/restore.md). The other nodes join it with empty
+//! directories.
 //!
 //! The new epoch is the Unix time in seconds followed by twenty random bits, or one more than the earlier epoch if that
 //! is higher. A snapshot may be restored twice, even on two machines in one second, and the two lineages must never be

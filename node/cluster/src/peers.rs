@@ -1,5 +1,5 @@
 //! Connections to the other members. Each kind has its own channel, so that a long snapshot or a burst of entries never
-//! delays a heartbeat (design.md §5).
+//! delays a heartbeat (docs/design/consensus.md).
 
 use std::{
     collections::BTreeMap, error::Error as _, fmt::Write as _, sync::Arc, sync::Mutex, sync::PoisonError,

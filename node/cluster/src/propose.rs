@@ -1,4 +1,5 @@
-//! Writes from any node: sent to the leader, held across elections, retried under one request id (design.md §5).
+//! Writes from any node: sent to the leader, held across elections, retried under one request id
+//! (docs/design/consensus.md).
 //!
 //! A write whose reply was lost may have happened. Retrying it is safe, since the rules remember its request id. It is
 //! reported as *unknown* only when the time limit ends without a reply, and never as failed.
@@ -24,7 +25,7 @@ use super::{
     types::NodeId,
 };
 
-/// The time for which a write is held while there is no leader (design.md §5).
+/// The time for which a write is held while there is no leader (docs/design/consensus.md).
 pub const HOLD: Duration = Duration::from_secs(3);
 /// The time limit of one attempt at one leader: a leader that hangs must not use up the whole hold.
 const ATTEMPT: Duration = Duration::from_secs(1);
@@ -276,7 +277,8 @@ impl Proposer {
         }
     }
 
-    /// Returns only once this node has seen the write itself, so that its caller can read it here next (design.md P5).
+    /// Returns only once this node has seen the write itself, so that its caller can read it here next
+    /// (docs/design/README.md, P5).
     async fn seen(&self, index: u64, deadline: Instant) -> Result<Arc<State>, ProposeError> {
         // It is committed: waiting a little longer than the hold is better than reporting it as unknown.
         let reached = timeout_at(deadline + HOLD, self.leader.view().reach(index)).await;

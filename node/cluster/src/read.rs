@@ -1,5 +1,5 @@
-//! Reads that reflect everything their caller has seen (design.md P5): wait a moment, then ask the leader, and never
-//! return an older state.
+//! Reads that reflect everything their caller has seen (docs/design/README.md, P5): wait a moment, then ask the leader,
+//! and never return an older state.
 
 use std::{
     sync::{
@@ -20,9 +20,9 @@ use super::{
     service::is_removed,
 };
 
-/// The time for which a lagging node waits before it asks the leader (design.md §7).
+/// The time for which a lagging node waits before it asks the leader (docs/design/consistency.md).
 const PATIENCE: Duration = Duration::from_millis(250);
-/// The time limit of the request to the leader (design.md §6).
+/// The time limit of the request to the leader (docs/design/serve-leases.md).
 const QUESTION: Duration = Duration::from_millis(300);
 /// The time for which a node then waits for entries that the leader has confirmed to exist.
 const CATCH_UP: Duration = Duration::from_secs(2);

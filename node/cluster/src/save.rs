@@ -1,5 +1,5 @@
 //! A snapshot of this node's state for download or for the archive. It is the file that Raft itself would take and send
-//! (design.md §8), kept under a second name while it is used, since housekeeping removes older files.
+//! (docs/design/restore.md), kept under a second name while it is used, since housekeeping removes older files.
 
 use std::{
     fs::OpenOptions,

@@ -1,7 +1,7 @@
 //! Receives a snapshot from the leader: bounded, checked to the last byte, and only then passed to Raft.
 //!
-//! openraft panics on a snapshot that contradicts the vote or the committed entries here (design.md §5), so both are
-//! checked before it is called.
+//! openraft panics on a snapshot that contradicts the vote or the committed entries here (docs/design/consensus.md), so
+//! both are checked before it is called.
 
 use conclave_proto::cluster::v1 as pb;
 use openraft::async_runtime::WatchReceiver as _;

@@ -118,7 +118,7 @@ pub enum StartError {
     Raft(String),
 }
 
-/// Raft's timing and limits (design.md §5), in milliseconds.
+/// Raft's timing and limits (docs/design/consensus.md), in milliseconds.
 fn raft_config() -> Result<Arc<RaftConfig>, StartError> {
     let config = RaftConfig {
         cluster_name: "conclave".into(),

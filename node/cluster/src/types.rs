@@ -1,5 +1,5 @@
 //! The types that Raft runs with. Everything that openraft needs to know about Conclave is here, so that a bump of
-//! openraft only changes this room (design.md §5).
+//! openraft only changes this room (docs/design/consensus.md).
 
 use std::fmt;
 

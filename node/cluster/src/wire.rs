@@ -1,5 +1,5 @@
 //! Conversions between Raft's types and our protobuf. It is our own, so that a bump of openraft never touches data
-//! (design.md §5).
+//! (docs/design/consensus.md).
 //!
 //! Each conversion has a round-trip property test: a flag lost here once cost others a day of missing leader transfers.
 

@@ -80,7 +80,7 @@ impl Default for ClusterConfig {
     }
 }
 
-/// The way in which checks are decided (design.md §6).
+/// The way in which checks are decided (docs/design/serve-leases.md).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChecksConfig {

@@ -1,9 +1,9 @@
 //! Opaque handles: the values that a browser or client holds for a session, a code or a refresh token.
 //!
 //! A handle names a row (`id`), proves possession (`secret`), and contains the log index and lineage at which the row
-//! was made, so that a node that lags knows which index to wait for (design.md §7). A MAC covers all of it: no attacker
-//! can make a node wait for index 2^64 or look up ids of their choice. Only the SHA-256 of the secret enters replicated
-//! state.
+//! was made, so that a node that lags knows which index to wait for (docs/design/consistency.md). A MAC covers all of
+//! it: no attacker can make a node wait for index 2^64 or look up ids of their choice. Only the SHA-256 of the secret
+//! enters replicated state.
 //!
 //! Layout, 90 bytes, base64url to exactly 120 characters with no spare bits, so each handle has one spelling:
 //! `version (1) | kind (1) | id (16) | secret (32) | generation (8) | lineage (8) | index (8) | MAC (16)`.

@@ -1,4 +1,5 @@
-//! The cluster secret: 32 bytes that make a set of processes one cluster (design.md §5, "Trust between nodes").
+//! The cluster secret: 32 bytes that make a set of processes one cluster (docs/design/consensus.md, "Trust between
+//! nodes").
 //!
 //! A holder of the secret can join the cluster and read its snapshots. It is never used directly: see
 //! [`ClusterKeys`](super::keys::ClusterKeys).

@@ -1,4 +1,4 @@
-//! **Disaster recovery** (design.md §8): a saved state replaces that of a cluster, or founds it anew.
+//! **Disaster recovery** (docs/design/restore.md): a saved state replaces that of a cluster, or founds it anew.
 //!
 //! | file | owns |
 //! |---|---|

@@ -22,6 +22,18 @@ pub struct SourceFile {
 /// # Errors
 /// A directory or file that cannot be read.
 pub fn rust_files(root: &Path) -> io::Result<Vec<SourceFile>> {
+    files_with(root, &["rs"])
+}
+
+/// All files below `root` that may cite a document, sorted by path.
+///
+/// # Errors
+/// Fails if a directory or file cannot be read.
+pub fn citing_files(root: &Path) -> io::Result<Vec<SourceFile>> {
+    files_with(root, &["rs", "md", "toml", "proto", "sh", "conf", "yaml", "yml"])
+}
+
+fn files_with(root: &Path, extensions: &[&str]) -> io::Result<Vec<SourceFile>> {
     let mut found = Vec::new();
     let mut open = vec![root.to_owned()];
     while let Some(directory) = open.pop() {
@@ -32,7 +44,7 @@ pub fn rust_files(root: &Path) -> io::Result<Vec<SourceFile>> {
                 if !SKIPPED.contains(&name.as_str()) {
                     open.push(path);
                 }
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|of| extensions.iter().any(|extension| of == *extension)) {
                 let text = fs::read_to_string(&path)?;
                 found.push(SourceFile { path: path.strip_prefix(root).unwrap_or(&path).to_owned(), text });
             }

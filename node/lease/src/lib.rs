@@ -1,7 +1,7 @@
 //! **Serve leases**: an acknowledged revocation holds on every node, and an ordinary check costs no network hop
-//! (design.md §6). This crate is the protocol alone: plain transitions over explicit times, without I/O, clock or
-//! randomness. The node drives it with its clocks and its network; the model checker drives the very same code through
-//! every order of events.
+//! (docs/design/serve-leases.md). This crate is the protocol alone: plain transitions over explicit times, without I/O,
+//! clock or randomness. The node drives it with its clocks and its network; the model checker drives the very same code
+//! through every order of events.
 //!
 //! ```text
 //! node:    ask(s, nonce) ──Renew──▶ leader: record(n, now)            first the table,

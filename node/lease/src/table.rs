@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{clock_reading::LeaseClockReading, mutation::LeaseMutation, timing::LeaseTiming};
 
-/// A cluster member's number: 1.. as configured, never reused (design.md §5).
+/// A cluster member's number: 1.. as configured, never reused (docs/design/consensus.md).
 pub type NodeId = u64;
 
 /// A possible lease of a node.

@@ -12,7 +12,7 @@ pub struct LeaseTiming {
 }
 
 impl LeaseTiming {
-    /// Two seconds, and a tenth as margin (design.md §6).
+    /// Two seconds, and a tenth as margin (docs/design/serve-leases.md).
     pub const DEFAULT: Self = Self { length: Duration::from_secs(2), margin_permille: 100 };
 
     /// The time that a leader must wait until a lease that it or an earlier leader has granted has certainly expired.

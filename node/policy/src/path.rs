@@ -1,7 +1,7 @@
 //! Unambiguous paths, and patterns over them.
 //!
 //! A rule that opens a path is only as safe as its reading of the path: proxies and the applications behind them have
-//! read `/public/../admin`, `%2e%2e`, `//` and `;` differently (features.md §3). So a path is decoded once, and a path
+//! read `/public/../admin`, `%2e%2e`, `//` and `;` differently (decision 0041). So a path is decoded once, and a path
 //! that could still be read in another way is rejected as ambiguous: no rule that opens matches it, and a row that
 //! reads it is a fault, which denies.
 

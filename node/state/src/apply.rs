@@ -42,7 +42,8 @@ pub struct ApplyResult {
     pub class: Class,
 }
 
-/// The entry cannot be understood: the node stops, because skipping it would make the replicas diverge (design.md P9).
+/// The entry cannot be understood: the node stops, because skipping it would make the replicas diverge
+/// (docs/design/README.md, P9).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Halt {
     /// Written by a newer version, or damaged.

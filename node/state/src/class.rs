@@ -1,6 +1,6 @@
 //! **The class of each command**: the one place that decides which commands revoke or restrict something. Such a
-//! command is acknowledged only when no node can still accept what it ended (design.md §6); every other command is
-//! acknowledged as soon as it is committed.
+//! command is acknowledged only when no node can still accept what it ended (docs/design/serve-leases.md); every other
+//! command is acknowledged as soon as it is committed.
 //!
 //! The class depends only on the kind of the command and on its reply, so that a retry that is answered from the
 //! request memory has the same class as the first attempt. A command that may grant or restrict (an updated group,

@@ -1,5 +1,5 @@
 //! Log time: the leader's clock as recorded in the log. An entry never moves it back, and moves it forward by a bounded
-//! step only (design.md §3); only `SetClock` moves it further.
+//! step only (docs/design/rules.md); only `SetClock` moves it further.
 
 use std::fmt;
 

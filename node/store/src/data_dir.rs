@@ -45,7 +45,7 @@ const SETUP_NAMES: [&str; 9] = [
 pub struct DataDirIdentity {
     /// The cluster this node belongs to; `None` until it is bootstrapped or has joined.
     pub cluster: Option<[u8; 16]>,
-    /// Raised by each restore (design.md §8).
+    /// Raised by each restore (docs/design/restore.md).
     pub lineage_epoch: u64,
     pub node_id: u64,
     /// True if the node joined an existing cluster: its log starts empty, and it must not found a cluster.

@@ -1,4 +1,4 @@
-//! Decides when to take a snapshot and which entries may then leave the log: one pure rule (design.md §4).
+//! Decides when to take a snapshot and which entries may then leave the log: one pure rule (docs/design/storage.md).
 
 /// A tail smaller than this is cheap to replay, whatever the snapshot's size.
 pub const MIN_TAIL_BYTES: u64 = 64 * 1024 * 1024;

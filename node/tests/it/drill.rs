@@ -1,4 +1,4 @@
-//! What a drill does to a copy, and what a restore makes of a snapshot.
+//! The effect of a drill on its copy, and of a restore on a snapshot.
 
 use conclave_base::runtime::{Runtime, testing::SeededEntropy};
 use conclave_cluster::offline_state::OfflineState;

@@ -855,7 +855,7 @@ pub mod cluster_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Requests a serve lease (design.md §6) from the leader.
+        /// Requests a serve lease (docs/design/serve-leases.md) from the leader.
         pub async fn renew(
             &mut self,
             request: impl tonic::IntoRequest<super::RenewRequest>,
@@ -997,7 +997,7 @@ pub mod cluster_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Asks a voter whether it has lost the leader too, and for its last log id. Sent when the leader's sockets have closed (design.md §5).
+        /// Asks a voter whether it has lost the leader too, and for its last log id. Sent when the leader's sockets have closed (docs/design/consensus.md).
         pub async fn survey(
             &mut self,
             request: impl tonic::IntoRequest<super::SurveyRequest>,
@@ -1181,7 +1181,7 @@ pub mod cluster_service_server {
             &self,
             request: tonic::Request<super::ReadIndexRequest>,
         ) -> std::result::Result<tonic::Response<super::ReadIndexReply>, tonic::Status>;
-        /// Requests a serve lease (design.md §6) from the leader.
+        /// Requests a serve lease (docs/design/serve-leases.md) from the leader.
         async fn renew(
             &self,
             request: tonic::Request<super::RenewRequest>,
@@ -1212,7 +1212,7 @@ pub mod cluster_service_server {
             tonic::Response<super::ChangeMembersReply>,
             tonic::Status,
         >;
-        /// Asks a voter whether it has lost the leader too, and for its last log id. Sent when the leader's sockets have closed (design.md §5).
+        /// Asks a voter whether it has lost the leader too, and for its last log id. Sent when the leader's sockets have closed (docs/design/consensus.md).
         async fn survey(
             &self,
             request: tonic::Request<super::SurveyRequest>,

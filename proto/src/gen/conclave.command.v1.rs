@@ -1691,7 +1691,7 @@ impl PolicyEffect {
         }
     }
 }
-/// Raises the feature level, only once every member understands it (design.md §3).
+/// Raises the feature level, only once every member understands it (docs/design/rules.md).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RaiseLevel {
     #[prost(uint32, tag = "1")]
@@ -1705,7 +1705,7 @@ pub struct AcknowledgeOutbox {
     #[prost(uint64, repeated, tag = "1")]
     pub sequence_numbers: ::prost::alloc::vec::Vec<u64>,
 }
-/// The duration of serve leases, and the additional time that a leader waits for them, in thousandths (design.md §6).
+/// The duration of serve leases, and the additional time that a leader waits for them, in thousandths (docs/design/serve-leases.md).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetLeaseTerms {
     #[prost(uint32, tag = "1")]
@@ -1725,7 +1725,7 @@ pub struct Sweep {
     #[prost(uint32, tag = "1")]
     pub limit: u32,
 }
-/// Sets log time (design.md §3): forward after a long silence, proposed by the leader; or back, by an operator, after wrong clocks had
+/// Sets log time (docs/design/rules.md): forward after a long silence, proposed by the leader; or back, by an operator, after wrong clocks had
 /// moved it ahead. From feature level 2.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SetClock {
@@ -1736,7 +1736,7 @@ pub struct SetClock {
     #[prost(uint64, tag = "2")]
     pub to_ms: u64,
 }
-/// Begins a restore: a snapshot is to replace the state of the cluster (design.md §8). Pieces of an earlier restore are dropped.
+/// Begins a restore: a snapshot is to replace the state of the cluster (docs/design/restore.md). Pieces of an earlier restore are dropped.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BeginRestore {
     /// 16 bytes; identifies this attempt in the following commands.

@@ -50,7 +50,7 @@ impl Auth {
         let mut state = self.cluster().view();
         let knows = |state: &State| state.identity(&login.upstream, &identity.subject).is_some();
         if !knows(&state) {
-            // It may have been linked at another node a moment ago (design.md P5).
+            // It may have been linked at another node a moment ago (docs/design/README.md, P5).
             state = self.cluster().confirmed_view().await.ok_or(AuthError::Unavailable)?;
         }
         if let Some(known) = state.identity(&login.upstream, &identity.subject) {

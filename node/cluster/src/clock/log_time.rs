@@ -1,4 +1,4 @@
-//! Stamps for log entries: only while a quorum agrees on the time, and in bounded steps (design.md §3).
+//! Stamps for log entries: only while a quorum agrees on the time, and in bounded steps (docs/design/rules.md).
 
 use conclave_clock::{SECOND, Standing};
 use conclave_proto::command::v1::{SetClock, command::Body};

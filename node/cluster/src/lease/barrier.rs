@@ -128,8 +128,8 @@ impl Leases {
         }
     }
 
-    /// Prepares a leader transfer (design.md §5): no more leases are granted, and pending revocations may still be
-    /// confirmed, which only this node can see. [`Leases::reopen`] undoes it once the transfer has ended.
+    /// Prepares a leader transfer (docs/design/consensus.md): no more leases are granted, and pending revocations may
+    /// still be confirmed, which only this node can see. [`Leases::reopen`] undoes it once the transfer has ended.
     pub async fn close(&self) {
         self.shared.closing.store(true, Ordering::Release);
         let deadline = Instant::now() + LAST_CONFIRMATIONS;

@@ -1,4 +1,5 @@
-//! Serve leases on this node: the protocol of `conclave-lease` on this machine's clocks and network (design.md §6).
+//! Serve leases on this node: the protocol of `conclave-lease` on this machine's clocks and network
+//! (docs/design/serve-leases.md).
 //!
 //! | file | owns |
 //! |---|---|

@@ -14,7 +14,8 @@ use crate::{
     types::NodeId,
 };
 
-/// Renewals in the length of one lease: several may fail before it lapses (design.md §6: every 400 ms of 2 s).
+/// Renewals in the length of one lease: several may fail before it lapses (docs/design/serve-leases.md: every 400 ms of
+/// 2 s).
 pub(super) const RENEWALS: u32 = 5;
 /// The time limit of one request.
 const QUESTION: Duration = Duration::from_millis(300);

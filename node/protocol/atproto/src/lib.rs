@@ -18,8 +18,8 @@
 //! refresh tokens, and all statements of a server about a user except the DID (so not their e-mail, not their handle).
 //! A name and a picture are copied for display, and have no effect on access.
 //!
-//! Writes (design.md §7): none at the start; at the callback one that spends the response, before its code is redeemed,
-//! and one that signs in. So a sign-in may begin on one node and end on another, once.
+//! Writes (docs/design/consistency.md): none at the start; at the callback one that spends the response, before its
+//! code is redeemed, and one that signs in. So a sign-in may begin on one node and end on another, once.
 
 mod avatar;
 mod callback;
@@ -79,7 +79,7 @@ impl Atproto {
         let cluster = self.site.auth.cluster();
         let found = match row(&cluster.view()) {
             Some(name) => Some(name),
-            // It may have been enabled at another node a moment ago (design.md P5).
+            // It may have been enabled at another node a moment ago (docs/design/README.md, P5).
             None => cluster.confirmed_view().await.as_deref().and_then(row),
         };
         found.map(|name| (client, name)).ok_or(AtmosphereError::Off)

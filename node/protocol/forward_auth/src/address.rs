@@ -3,7 +3,7 @@
 //! Paths are accepted as applications use them: with escaped slashes, backslashes, broken escapes and raw UTF-8. They
 //! are passed on unchanged, and a visitor returns to exactly that address. A rule that looks at a path decides if it is
 //! ambiguous (`conclave_policy::CanonicalPath`), and denies it then. This module refuses only what browsers never send:
-//! dot segments, fragments, blanks and control bytes (reference: forward-auth.md §4).
+//! dot segments, fragments, blanks and control bytes (docs/forward-auth.md).
 
 use std::fmt::Write as _;
 

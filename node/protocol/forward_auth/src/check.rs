@@ -217,7 +217,7 @@ fn protected(state: &ForwardAuth, version: &State, original: &Original) -> Optio
 }
 
 /// The application at this host. Its absence is reported only from a version with every acknowledged change: an
-/// application may have been created at another node a moment ago (design.md P5).
+/// application may have been created at another node a moment ago (docs/design/README.md, P5).
 async fn confirmed(state: &ForwardAuth, original: &Original) -> Result<Option<Arc<Application>>, AuthError> {
     let cluster = state.auth.cluster();
     if let Some(application) = protected(state, &cluster.view(), original) {

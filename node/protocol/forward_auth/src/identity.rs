@@ -1,7 +1,7 @@
 //! The headers of an admitted request: one of three profiles that applications know, and Conclave's own assertion.
 //!
 //! Every name is always written; the names that the application did not choose are empty. A missing header would let a
-//! client's own copy through in most proxies (reference: forward-auth.md §2).
+//! client's own copy through in most proxies (docs/forward-auth.md).
 //!
 //! The size of the response is bounded, because proxies and applications have limits: see [`MAX_HEAD_BYTES`]. The only
 //! part that can be long is the list of groups: [`groups_of`] decides which groups are omitted, and [`GROUPS_OMITTED`]
@@ -108,8 +108,8 @@ pub fn groups_of<'a>(signed_in: &'a SignedIn, application: &Application) -> Grou
     Groups { omitted: all - names.len(), names }
 }
 
-/// All headers for this user. `None` if a value cannot be written in a header; the request is then refused (design.md
-/// P8).
+/// All headers for this user. `None` if a value cannot be written in a header; the request is then refused
+/// (docs/design/README.md, P8).
 pub fn headers(auth: &Auth, signed_in: &SignedIn, application: &Application) -> Option<HeaderMap> {
     let (user, choice) = (&signed_in.user, application.identity_headers);
     let groups = groups_of(signed_in, application);

@@ -19,8 +19,8 @@
 //!
 //! Every route also exists below `/outpost.goauthentik.io`, for proxies that were set up for authentik.
 //!
-//! A check is read-only and local: no write, no network hop (design.md §7). It reads nothing from the query string and
-//! nothing from peers that are not configured proxies. It never guesses: unreadable input is refused.
+//! A check is read-only and local: no write, no network hop (docs/design/consistency.md). It reads nothing from the
+//! query string and nothing from peers that are not configured proxies. It never guesses: unreadable input is refused.
 
 mod address;
 mod assertion;

@@ -2,7 +2,7 @@
 //!
 //! This module defends against attacks that succeeded elsewhere: `X-Forwarded-Uri` from a client, a second
 //! `X-Forwarded-Host`, `X_Forwarded_Host`. So only configured proxies are trusted, each name may appear once, and a
-//! look-alike name refuses the request (features.md §3).
+//! look-alike name refuses the request (docs/forward-auth.md).
 //!
 //! | dialect | original method | scheme | host | path and query |
 //! |---|---|---|---|---|

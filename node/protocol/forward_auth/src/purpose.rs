@@ -40,7 +40,7 @@ pub fn is_browser(headers: &HeaderMap) -> bool {
         || headers.get_all(header::ACCEPT).iter().any(wants_page)
 }
 
-/// A browser's use of the response (features.md F11, F12). A navigation has `Sec-Fetch-Mode: navigate`, or accepts
+/// A browser's use of the response (docs/forward-auth.md). A navigation has `Sec-Fetch-Mode: navigate`, or accepts
 /// `text/html` by name. `Accept: */*` alone is sent by programs such as git, curl and package managers.
 pub fn purpose(method: &Method, headers: &HeaderMap) -> Purpose {
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());

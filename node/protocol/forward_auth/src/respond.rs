@@ -1,4 +1,4 @@
-//! The decision as a response for each proxy (reference: forward-auth.md §2, §5).
+//! The decision as a response for each proxy (docs/forward-auth.md).
 //!
 //! Allow is 200, never 204 (Envoy treats a 204 as a denial). All proxies but nginx pass on a 302; nginx turns it into a
 //! 500, so it gets a 401 with that `Location`. nginx handles only 200, 401 and 403, and 503 when this node cannot

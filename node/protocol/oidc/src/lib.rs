@@ -7,9 +7,10 @@
 //! foreign `request_uri`. It makes no decisions about users, which `auth` does, and none about single use, which the
 //! rules do.
 //!
-//! Writes per flow (design.md §7): login with code 1 (in `auth::complete`), code for a session 1, redemption 1, refresh
-//! 1, revocation 1, pushed request 1, device 3 (request, answer, redemption; polling none); client credentials,
-//! exchange and introspection 0, userinfo 0; of the last four each 1 if a proof (DPoP, assertion) must be spent.
+//! Writes per flow (docs/design/consistency.md): login with code 1 (in `auth::complete`), code for a session 1,
+//! redemption 1, refresh 1, revocation 1, pushed request 1, device 3 (request, answer, redemption; polling none);
+//! client credentials, exchange and introspection 0, userinfo 0; of the last four each 1 if a proof (DPoP, assertion)
+//! must be spent.
 
 mod access;
 mod acr;

@@ -1,6 +1,6 @@
-//! **Another version replaces this state** (design.md §8): an older state becomes the newest, and what was revoked
-//! between the two stays revoked. A cluster that is founded from a snapshot does this once. A running cluster does it
-//! by commands, which transfer the older state piece by piece and put it in force in one step.
+//! **Another version replaces this state** (docs/design/restore.md): an older state becomes the newest, and what was
+//! revoked between the two stays revoked. A cluster that is founded from a snapshot does this once. A running cluster
+//! does it by commands, which transfer the older state piece by piece and put it in force in one step.
 //!
 //! | file | owns |
 //! |---|---|

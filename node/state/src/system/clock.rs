@@ -1,5 +1,5 @@
-//! `SetClock`: log time is set forward after a long silence, or back after wrong clocks had moved it ahead (design.md
-//! §3).
+//! `SetClock`: log time is set forward after a long silence, or back after wrong clocks had moved it ahead
+//! (docs/design/rules.md).
 //!
 //! Setting it forward ends nothing by itself: the leader does so once a quorum of clocks agrees, before an entry that
 //! would move log time by more than [`MAX_STEP_MS`](crate::stamp::MAX_STEP_MS). Setting it back is an operator's

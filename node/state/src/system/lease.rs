@@ -1,4 +1,4 @@
-//! The duration of serve leases (design.md §6): equal on every node, so it is part of the state.
+//! The duration of serve leases (docs/design/serve-leases.md): equal on every node, so it is part of the state.
 //!
 //! A lease granted under earlier terms may outlive their change. So leaders wait for the longer of the present and the
 //! former terms, and the next change is refused until every lease of the former terms has expired.
@@ -29,7 +29,7 @@ pub struct ChangedTerms {
     changed_at: Stamp,
 }
 
-/// Two seconds, and a tenth as margin (design.md §6).
+/// Two seconds, and a tenth as margin (docs/design/serve-leases.md).
 const DEFAULT: LeaseTerms = LeaseTerms { length_ms: 2_000, margin_permille: 100 };
 /// Shorter leases would expire between two renewals; longer ones hold up revocations for as long when a node dies.
 const LENGTH_MS: std::ops::RangeInclusive<u32> = 1_000..=10_000;

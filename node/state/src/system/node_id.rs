@@ -1,5 +1,5 @@
 //! Node ids of members. No id is ever assigned twice: an id that voted once must never vote with another disk
-//! (design.md §5).
+//! (docs/design/consensus.md).
 
 use conclave_proto::command::v1 as pb;
 

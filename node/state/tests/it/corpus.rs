@@ -1,6 +1,6 @@
-//! Frozen bytes. The log entries of a release must keep their meaning for ever (design.md P9): each folder of
-//! `tests/corpus/` holds the entries and the snapshot of one release, and the digest that they gave. Folders are only
-//! added.
+//! Frozen bytes. The log entries of a release must keep their meaning for ever (docs/design/README.md, P9): each folder
+//! of `tests/corpus/` holds the entries and the snapshot of one release, and the digest that they gave. Folders are
+//! only added.
 //!
 //! `CONCLAVE_FREEZE=NNNN_name cargo test -p conclave-state frozen` writes a new folder from the history below; existing
 //! ones are never written again.

@@ -88,7 +88,7 @@ async fn a_node_without_a_quorum_is_not_ready_although_it_remembers_a_leader() {
 }
 
 /// By its timers alone no follower can lead sooner: the leader's lease, and then the shortest election timeout
-/// (design.md §5).
+/// (docs/design/consensus.md).
 const TIMERS: Duration = Duration::from_millis(450);
 /// A busy machine may miss the fast path now and then; the timers alone never achieve it.
 const TRIES: u32 = 5;

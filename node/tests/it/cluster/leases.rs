@@ -8,7 +8,7 @@ use conclave_proto::command::v1::{UpdateUser, command::Body};
 
 use super::harness::{LIMIT, TestCluster, create, request, user_id};
 
-/// A lease and its margin (design.md §6).
+/// A lease and its margin (docs/design/serve-leases.md).
 const WAIT: Duration = Duration::from_millis(2_200);
 
 /// Disables user `n`, as request `r`.
