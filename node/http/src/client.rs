@@ -12,10 +12,13 @@ use http::{Extensions, HeaderMap, HeaderName, StatusCode};
 
 use super::cidr::Cidr;
 use super::fault::Fault;
-use super::tls::OverTls;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Marks a request on a connection with TLS that the node itself ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OverTls;
 
 /// Maximum number of hops in `X-Forwarded-For`: longer chains are forged.
 const MAX_HOPS: usize = 32;

@@ -22,12 +22,7 @@ use axum::{
 use http::{HeaderMap, Method, Request, Uri};
 use tower::ServiceExt as _;
 
-use super::{
-    client::ClientInfo,
-    edge::Edge,
-    request_id::RequestId,
-    tls::{ClientCertificate, OverTls},
-};
+use super::{client::ClientInfo, client::OverTls, edge::Edge, request_id::RequestId, tls::ClientCertificate};
 
 /// A request without a body, from a configured proxy.
 #[derive(Debug)]

@@ -6,7 +6,6 @@ use std::convert::Infallible;
 use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +23,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::cidr::Cidr;
+use super::client::OverTls;
 use super::connection_limits::{ConnectionLimits, ConnectionPermit};
 use super::dispatcher::{Dispatcher, HttpPeer};
-use super::tls::{OverTls, ServerTls};
+use super::error::HttpError;
+use super::tls::ServerTls;
 
 /// Maximum number of connections. Each costs a descriptor and some 10 KiB; further ones wait in the kernel's queue.
 /// `connection_limits` has the limit per address.
@@ -43,26 +44,6 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Pause after a failed accept, so that a process out of descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// The reason why a listener could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum HttpError {
-    #[error("{setting}: port {} on {} is already taken by another process; stop it or choose another port", addr.port(), addr.ip())]
-    PortTaken { setting: &'static str, addr: SocketAddr },
-    #[error("{setting}: this machine has no address {}", addr.ip())]
-    NoSuchAddress { setting: &'static str, addr: SocketAddr },
-    #[error("{setting}: this process may not listen on port {}; ports below 1024 need a privilege", addr.port())]
-    NotAllowed { setting: &'static str, addr: SocketAddr },
-    #[error("{setting}: cannot listen on {addr}")]
-    Bind {
-        setting: &'static str,
-        addr: SocketAddr,
-        #[source]
-        source: io::Error,
-    },
-    #[error("{setting}: {} cannot be used: {reason}", path.display())]
-    Tls { setting: &'static str, path: PathBuf, reason: String },
-}
 
 /// The result of a drain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use conclave_base::runtime::Clock;
 use conclave_crypto::mac;
 
-use super::{client::ClientInfo, server::HttpError};
+use super::{client::ClientInfo, error::HttpError};
 
 /// Maximum length of a client's certificate chain.
 const MAX_CHAIN: usize = 8;
@@ -85,10 +85,6 @@ impl ClientCertificate {
         mac::sha256(&self.0.der)
     }
 }
-
-/// Marks a request on a connection with our own TLS.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct OverTls;
 
 /// The certificate of the request's connection, if there is one. A proxy's own certificate is not that of its client.
 #[derive(Clone, Debug)]

@@ -11,7 +11,8 @@ use serde_json::json;
 use conclave_auth::AuthError;
 use conclave_http::{Denial, denial::not_denied};
 
-use super::{access::Dead, dpop::DpopError};
+use crate::token::dpop::DpopError;
+use crate::userinfo::access::Dead;
 
 /// The errors of the token endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,45 +12,21 @@
 //! client credentials, exchange and introspection 0, userinfo 0; of the last four each 1 if a proof (DPoP, assertion)
 //! must be spent.
 
-mod access;
-mod acr;
-mod assertion;
-mod audience;
-mod authorize;
-mod backchannel;
-mod bearer;
-mod certificate;
-mod claims;
-mod client_auth;
-mod client_credentials;
-mod client_document;
-mod client_metadata;
-mod device;
-mod discovery;
-mod dpop;
+mod authorization;
+mod clients;
 mod error;
-mod exchange;
-mod grants;
+mod form;
+mod grant_type;
 mod head;
-mod hint;
-mod introspect;
+mod keys;
 mod logout;
-mod nonce;
-mod par;
-mod polls;
-mod registration;
-mod request;
-mod request_object;
-mod requested_claims;
-mod revoke;
 mod token;
-mod tokens;
 mod userinfo;
 
 use std::sync::Arc;
 
-pub use backchannel::Announcer;
-pub use bearer::access_tokens;
+pub use logout::backchannel::Announcer;
+pub use userinfo::bearer::access_tokens;
 
 use axum::{
     Router,
@@ -83,35 +59,38 @@ pub mod paths {
 pub struct Oidc {
     auth: Auth,
     site: Arc<Site>,
-    polls: Arc<polls::Polls>,
-    documents: Arc<client_document::Documents>,
+    polls: Arc<token::polls::Polls>,
+    documents: Arc<clients::document::Documents>,
 }
 
 /// The slice's routes.
 pub fn routes(auth: Auth, site: Arc<Site>) -> Router {
-    let polls = Arc::new(polls::Polls::new(auth.runtime().clone()));
+    let polls = Arc::new(token::polls::Polls::new(auth.runtime().clone()));
     let for_machines = Router::new()
-        .route(paths::DISCOVERY, get(discovery::configuration).options(error::preflight))
-        .route(paths::METADATA, get(discovery::configuration).options(error::preflight))
-        .route(paths::PUSH, post(par::endpoint).options(error::preflight))
-        .route(paths::DEVICE, post(device::endpoint).options(error::preflight))
-        .route(paths::REGISTER, post(registration::register).options(error::preflight))
+        .route(paths::DISCOVERY, get(keys::discovery::configuration).options(error::preflight))
+        .route(paths::METADATA, get(keys::discovery::configuration).options(error::preflight))
+        .route(paths::PUSH, post(authorization::par::endpoint).options(error::preflight))
+        .route(paths::DEVICE, post(token::device::endpoint).options(error::preflight))
+        .route(paths::REGISTER, post(clients::registration::register).options(error::preflight))
         .route(
             paths::REGISTERED,
-            get(registration::read)
-                .put(registration::replace)
-                .delete(registration::delete)
+            get(clients::registration::read)
+                .put(clients::registration::replace)
+                .delete(clients::registration::delete)
                 .options(error::preflight),
         )
-        .route(paths::JWKS, get(discovery::jwks).options(error::preflight))
-        .route(paths::TOKEN, post(token::endpoint).options(error::preflight))
-        .route(paths::USERINFO, get(userinfo::by_get).post(userinfo::by_post).options(error::preflight))
-        .route(paths::INTROSPECT, post(introspect::endpoint).options(error::preflight))
-        .route(paths::REVOKE, post(revoke::endpoint).options(error::preflight))
+        .route(paths::JWKS, get(keys::discovery::jwks).options(error::preflight))
+        .route(paths::TOKEN, post(token::endpoint::endpoint).options(error::preflight))
+        .route(
+            paths::USERINFO,
+            get(userinfo::endpoint::by_get).post(userinfo::endpoint::by_post).options(error::preflight),
+        )
+        .route(paths::INTROSPECT, post(userinfo::introspect::endpoint).options(error::preflight))
+        .route(paths::REVOKE, post(userinfo::revoke::endpoint).options(error::preflight))
         .layer(map_response(error::readable_from_anywhere));
     Router::new()
-        .route(paths::AUTHORIZE, get(authorize::by_get).post(authorize::by_post))
-        .route(paths::LOGOUT, get(logout::by_get).post(logout::by_post))
+        .route(paths::AUTHORIZE, get(authorization::endpoint::by_get).post(authorization::endpoint::by_post))
+        .route(paths::LOGOUT, get(logout::endpoint::by_get).post(logout::endpoint::by_post))
         .merge(for_machines)
         .with_state(Oidc { auth, site, polls, documents: Arc::default() })
 }
