@@ -236,6 +236,7 @@ fn cluster_options(
     Ok(ClusterOptions {
         settings: config.shared(),
         hints: Vec::new(),
+        pace: conclave_cluster::ElectionPace::default(),
         node: config.node.id,
         data_dir: config.node.data_dir.clone(),
         plane: Plane::Tcp(plane.into_std().map_err(|e| BootError::Machine(e.to_string()))?),

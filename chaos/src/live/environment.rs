@@ -11,6 +11,9 @@ use std::{
 
 use anyhow::Context as _;
 
+use conclave_base::runtime::SystemEntropy;
+use conclave_node::demo::ports::Ports;
+
 use super::relay::Relay;
 
 /// Places of a cluster at its founding.
@@ -30,7 +33,7 @@ const HARNESS: u64 = 0;
 /// The environment in which nodes run.
 pub enum LiveEnvironment {
     /// Ports of loopback, with a relay before each cluster plane if links are to be slow.
-    Loopback { base_port: u16, relays: Vec<Relay> },
+    Loopback { ports: Ports, relays: Vec<Relay> },
     /// A network namespace each, with a relay in it if links are to be slow.
     Spaces { relays: BTreeMap<u64, Child> },
 }
@@ -60,20 +63,21 @@ pub enum EnvironmentKind {
 /// The port of a cluster plane in its namespace, and the address on which it listens itself if a relay is before it.
 const CLUSTER_PORT: u16 = 9300;
 const BEHIND_A_RELAY: &str = "127.0.0.1:9301";
-/// Ports of loopback: different from those of a demo.
-const BASE_PORT: u16 = 24_000;
-
 impl LiveEnvironment {
     pub fn prepare(kind: EnvironmentKind) -> anyhow::Result<Self> {
         if matches!(kind, EnvironmentKind::Plain | EnvironmentKind::Slowable) {
-            let mut environment = Self::Loopback { base_port: BASE_PORT, relays: Vec::new() };
+            let ports = Ports::free(&SystemEntropy)?;
+            let base = ports.base();
+            let mut environment = Self::Loopback { ports, relays: Vec::new() };
             if kind == EnvironmentKind::Slowable {
                 let between = nodes().map(|node| {
                     let listen = environment.addresses(node).listen;
-                    Relay::start(relayed(BASE_PORT, node), listen)
+                    Relay::start(relayed(base, node), listen)
                 });
                 let started = between.collect();
-                environment = Self::Loopback { base_port: BASE_PORT, relays: started };
+                if let Self::Loopback { relays, .. } = &mut environment {
+                    *relays = started;
+                }
             }
             return Ok(environment);
         }
@@ -107,9 +111,9 @@ impl LiveEnvironment {
 
     pub fn addresses(&self, node: u64) -> Addresses {
         match self {
-            Self::Loopback { base_port, relays } => {
-                let at = |offset: u64| format!("127.0.0.1:{}", u64::from(*base_port) + offset + node);
-                let cluster = if relays.is_empty() { at(20) } else { relayed(*base_port, node) };
+            Self::Loopback { ports, relays } => {
+                let at = |offset: u64| format!("127.0.0.1:{}", u64::from(ports.base()) + offset + node);
+                let cluster = if relays.is_empty() { at(20) } else { relayed(ports.base(), node) };
                 Addresses { http: at(0), api: at(10), cluster, listen: at(20) }
             }
             Self::Spaces { relays } => {

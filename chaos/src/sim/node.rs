@@ -54,6 +54,7 @@ async fn start(world: &Arc<SimWorld>, node: u64, incarnation: u64) -> Result<Clu
         public_url: String::new(),
         settings: Vec::new(),
         hints: Vec::new(),
+        pace: conclave_cluster::ElectionPace::default(),
         keys: Arc::new(ClusterKeys::derive(&world.secret)),
         runtime,
     };

@@ -88,7 +88,7 @@ pub use problems::problems;
 pub use propose::{CommittedWrite, ProposeError};
 pub use read::ViewError;
 pub use save::{SaveError, SavedSnapshot, Upload};
-pub use start::{ClusterOptions, StartError};
+pub use start::{ClusterOptions, ElectionPace, StartError};
 pub use transport::Plane;
 
 use conclave_state::ids::RequestId;

@@ -73,8 +73,20 @@ pub struct ClusterOptions {
     pub settings: Vec<(String, String)>,
     /// Possible addresses of members, whatever the log of this node says.
     pub hints: Vec<String>,
+    pub pace: ElectionPace,
     pub keys: Arc<ClusterKeys>,
     pub runtime: Runtime,
+}
+
+/// The time after which a silent leader is replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ElectionPace {
+    /// 150 to 300 ms (docs/design/consensus.md).
+    #[default]
+    Ordinary,
+    /// 1.5 to 3 s: for tests that run three nodes of a debug build in one process and are not about failover. On a busy
+    /// machine such nodes would depose a leader that only waits for the processor.
+    Patient,
 }
 
 impl ClusterOptions {
@@ -119,12 +131,16 @@ pub enum StartError {
 }
 
 /// Raft's timing and limits (docs/design/consensus.md), in milliseconds.
-fn raft_config() -> Result<Arc<RaftConfig>, StartError> {
+fn raft_config(pace: ElectionPace) -> Result<Arc<RaftConfig>, StartError> {
+    let slower = match pace {
+        ElectionPace::Ordinary => 1,
+        ElectionPace::Patient => 10,
+    };
     let config = RaftConfig {
         cluster_name: "conclave".into(),
-        heartbeat_interval: 50,
-        election_timeout_min: 150,
-        election_timeout_max: 300,
+        heartbeat_interval: 50 * slower.min(4),
+        election_timeout_min: 150 * slower,
+        election_timeout_max: 300 * slower,
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
         quorum_loss_probe_interval: Some(600),
@@ -251,7 +267,7 @@ async fn start(
     let (hold, released) = Hold::new(data);
     let storage = LogStorage::new(log).map_err(|e| StartError::Raft(e.to_string()))?.guarded_by(hold);
     let (log_failure, commits) = (storage.failure(), storage.commits());
-    let leader = run_raft(options.node, Arc::clone(&peers), storage, snapshots, clock).await?;
+    let leader = run_raft(options.node, Arc::clone(&peers), storage, snapshots, clock, options.pace).await?;
     if let Some(roster) = roster {
         identity.learn_members(roster.members.clone().into_iter().collect());
         if roster.initialises {
@@ -419,12 +435,13 @@ async fn run_raft(
     storage: LogStorage,
     snapshots: LocalSnapshots,
     clock: Arc<ClusterClock>,
+    pace: ElectionPace,
 ) -> Result<Leader, StartError> {
     let (machine, view) =
         StateMachine::open(snapshots.clone()).map_err(|e| StartError::Snapshots(e.to_string()))?;
     clock.attach(view.clone());
     let gauge = storage.gauge();
-    let raft = Raft::new(node, raft_config()?, Network::new(peers), storage, machine).await;
+    let raft = Raft::new(node, raft_config(pace)?, Network::new(peers), storage, machine).await;
     let raft = raft.map_err(|e| StartError::Raft(e.to_string()))?;
     Ok(Leader::new(raft, view, snapshots, clock, gauge))
 }

@@ -147,6 +147,7 @@ impl TestNode {
             public_url: "http://127.0.0.1:9000".into(),
             settings: Vec::new(),
             hints: Vec::new(),
+            pace: conclave_cluster::ElectionPace::Patient,
             keys: Arc::clone(&keys),
             runtime: runtime.clone(),
         };

@@ -113,6 +113,7 @@ impl TestCluster {
             public_url: "http://127.0.0.1:9000".into(),
             settings: Vec::new(),
             hints: Vec::new(),
+            pace: conclave_cluster::ElectionPace::default(),
             keys: Arc::clone(&self.keys),
             runtime: Runtime::system(),
         }
