@@ -57,7 +57,7 @@ impl HandleResolver for View {
 async fn seen(resolver: &Resolver, did: &str) -> Result<Option<String>, AtmosphereError> {
     let did = Did::parse(did, resolver.net.dev)?;
     match resolver.by_did(&did).await {
-        Ok(resolved) => Ok(resolved.handle.map(|handle| handle.as_str().to_owned())),
+        Ok(identity) => Ok(identity.handle.map(|handle| handle.as_str().to_owned())),
         Err(AtmosphereError::DidNotFound) => Ok(None),
         Err(error) => Err(error),
     }
