@@ -17,7 +17,7 @@ use conclave_chaos::sim::{self, SimBug, SimPlan};
 use serde_json::{Value, json};
 
 /// The seeds of a batch, and its options.
-pub struct Batch {
+pub(crate) struct Batch {
     pub first: u64,
     pub seeds: u64,
     pub jobs: Option<u64>,
@@ -26,7 +26,7 @@ pub struct Batch {
 }
 
 /// The worker process: runs one seed and prints a line with its result.
-pub fn line(seed: u64, plan: SimPlan, bug: SimBug) -> ExitCode {
+pub(crate) fn line(seed: u64, plan: SimPlan, bug: SimBug) -> ExitCode {
     let outcome = sim::run(seed, plan, bug);
     let violations: Vec<String> = outcome.violations.iter().map(ToString::to_string).collect();
     println!("{}", json!({ "seed": seed, "counts": outcome.counts, "violations": violations }));
@@ -38,7 +38,7 @@ pub fn line(seed: u64, plan: SimPlan, bug: SimBug) -> ExitCode {
 ///
 /// # Errors
 /// A worker that cannot be started, or that ends early.
-pub fn run(batch: &Batch, json: bool) -> anyhow::Result<bool> {
+pub(crate) fn run(batch: &Batch, json: bool) -> anyhow::Result<bool> {
     let own = std::env::current_exe()?;
     let next = AtomicU64::new(0);
     let mut found = Found::default();

@@ -3,11 +3,11 @@
 
 /// A stream of numbers.
 #[derive(Debug)]
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     /// The stream of this seed.
-    pub const fn new(seed: u64) -> Self {
+    pub(crate) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -19,32 +19,32 @@ impl Random {
     }
 
     /// A number below `bound`, which is at least one. The bias of a remainder does not matter here.
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound.max(1)
     }
 
     /// A random index into a list of this length.
-    pub fn index(&mut self, length: usize) -> usize {
+    pub(crate) fn index(&mut self, length: usize) -> usize {
         usize::try_from(self.below(length as u64)).unwrap_or_default()
     }
 
     /// A random item, if there is one.
-    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
+    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
         from.get(self.index(from.len()))
     }
 
     /// True in this percentage of cases.
-    pub fn percent(&mut self, chance: u64) -> bool {
+    pub(crate) fn percent(&mut self, chance: u64) -> bool {
         self.below(100) < chance
     }
 
     /// Sixteen random bytes, unique in practice.
-    pub fn id(&mut self) -> [u8; 16] {
+    pub(crate) fn id(&mut self) -> [u8; 16] {
         (u128::from(self.next()) << 64 | u128::from(self.next())).to_be_bytes()
     }
 
     /// The time until the next event: mostly short, sometimes half a minute, rarely long enough for things to expire.
-    pub fn pause_ms(&mut self) -> u64 {
+    pub(crate) fn pause_ms(&mut self) -> u64 {
         match self.below(100) {
             0..90 => self.below(1_500),
             90..98 => self.below(40_000),

@@ -19,23 +19,23 @@ pub(crate) struct Doubt {
 
 impl Doubt {
     /// Records that a node answered after `took` that nothing happened.
-    pub fn refused(&mut self, took: Duration) {
+    pub(crate) fn refused(&mut self, took: Duration) {
         self.slowest_refusal = self.slowest_refusal.max(Some(took));
     }
 
     /// Records that an attempt was sent and got no response.
-    pub fn lost(&mut self) {
+    pub(crate) fn lost(&mut self) {
         self.maybe_done = true;
     }
 
     /// True if an attempt may have been carried out.
-    pub const fn maybe_done(&self) -> bool {
+    pub(crate) const fn maybe_done(&self) -> bool {
         self.maybe_done
     }
 
     /// True if another attempt, which gets at most `limit`, should be made with `left` remaining: there must be time
     /// for the next node to refuse as well, even if it takes twice as long as the slowest so far.
-    pub fn allows_another(&self, left: Duration, limit: Duration) -> bool {
+    pub(crate) fn allows_another(&self, left: Duration, limit: Duration) -> bool {
         let Some(slowest) = self.slowest_refusal.filter(|_| !self.maybe_done) else { return true };
         left >= slowest.saturating_mul(2).saturating_add(MARGIN).min(limit)
     }

@@ -3,9 +3,9 @@
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use conclave_client::{Client, v1};
+//! use conclave_client::{AdminClient, v1};
 //!
-//! let client = Client::builder().endpoints(["http://10.0.0.1:9200", "http://10.0.0.2:9200"]).token("…").build()?;
+//! let client = AdminClient::builder().endpoints(["http://10.0.0.1:9200", "http://10.0.0.2:9200"]).token("…").build()?;
 //! let ada = client.users().create(v1::CreateUserRequest { username: "ada".into(), ..Default::default() }).await?;
 //! println!("{}", ada.id);
 //! # Ok(())

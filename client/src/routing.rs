@@ -48,22 +48,22 @@ pub(crate) struct Target {
 
 impl Routing {
     /// Requires at least one endpoint, all of them valid.
-    pub fn new(endpoints: Vec<String>, authorities: Option<Certificate>) -> Self {
+    pub(crate) fn new(endpoints: Vec<String>, authorities: Option<Certificate>) -> Self {
         Self { endpoints, authorities, table: Mutex::default() }
     }
 
     /// The certificate authorities that https endpoints are verified against.
-    pub const fn authorities(&self) -> Option<&Certificate> {
+    pub(crate) const fn authorities(&self) -> Option<&Certificate> {
         self.authorities.as_ref()
     }
 
     /// The number of configured endpoints.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.endpoints.len()
     }
 
     /// The node to call now. None only if an endpoint is not a valid address, which was checked before.
-    pub fn target(&self, writes: bool) -> Option<Target> {
+    pub(crate) fn target(&self, writes: bool) -> Option<Target> {
         let mut table = self.table();
         let leader = table.leader.clone().filter(|_| writes);
         let url = match leader {
@@ -76,7 +76,7 @@ impl Routing {
 
     /// Records the leader that a response names. A client with an https endpoint never sends its token to a plain http
     /// address from a response.
-    pub fn leader_is(&self, url: &str) {
+    pub(crate) fn leader_is(&self, url: &str) {
         let is_secure = self.endpoints.iter().any(|endpoint| endpoint.starts_with(HTTPS));
         if is_secure && !url.starts_with(HTTPS) {
             return;
@@ -90,7 +90,7 @@ impl Routing {
     }
 
     /// Records that this node did not answer.
-    pub fn failed(&self, url: &str) {
+    pub(crate) fn failed(&self, url: &str) {
         let mut table = self.table();
         if table.leader.as_deref() == Some(url) {
             table.leader = None;

@@ -13,12 +13,12 @@ use conclave_http::{
     BoundListener, Dispatcher, Drained, HttpError, HttpListener, ServerTls, TlsFiles, cidr::Cidr,
 };
 
-/// The longest time for which a node that starts refuses connections. A restart takes less, and a node that waits for
-/// others must be seen to live.
+/// The longest time for which a starting node refuses connections. A restart takes less, and supervisors must see that
+/// a node that waits for its peers is running.
 const CLOSED_AT_MOST: Duration = Duration::from_secs(3);
 
 /// The ports for users and proxies, one of them with TLS if that is configured.
-pub struct Listeners {
+pub(crate) struct Listeners {
     plain: BoundListener,
     tls: Option<(BoundListener, ServerTls)>,
     proxies: Vec<Cidr>,
@@ -29,7 +29,7 @@ impl Listeners {
     ///
     /// # Errors
     /// [`HttpError`].
-    pub async fn bind(config: &Config, runtime: &Runtime) -> Result<Self, HttpError> {
+    pub(crate) async fn bind(config: &Config, runtime: &Runtime) -> Result<Self, HttpError> {
         let plain = BoundListener::bind("http.listen", config.http.listen.0).await?;
         let proxies = config.http.trusted_proxies.clone();
         let Some(tls) = &config.http.tls else { return Ok(Self { plain, tls: None, proxies }) };
@@ -47,7 +47,7 @@ impl Listeners {
     /// Begins to accept once this node can serve, and reports a failure through `failed`. Until then connections are
     /// refused, so that proxies fail over; not every proxy does on a 503. A node that is not ready in time accepts
     /// anyway, to report why.
-    pub async fn serve_when_ready(
+    pub(crate) async fn serve_when_ready(
         self,
         health: Health,
         dispatcher: Dispatcher,

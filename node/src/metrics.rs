@@ -7,7 +7,7 @@ use conclave_base::runtime::Runtime;
 use conclave_cluster::Cluster;
 
 /// The route `/metrics`. A scrape never waits for another node.
-pub fn routes(cluster: Cluster, runtime: Runtime) -> Router {
+pub(crate) fn routes(cluster: Cluster, runtime: Runtime) -> Router {
     Router::new().route("/metrics", get(metrics)).with_state((cluster, runtime))
 }
 

@@ -16,11 +16,11 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-pub const PASSWORD: &str = "correct horse battery";
+pub(crate) const PASSWORD: &str = "correct horse battery";
 const USER: &str = "ada";
 const APP: &str = "app.test";
 
-pub struct BenchSite {
+pub(crate) struct BenchSite {
     node: TestNode,
     address: std::net::SocketAddr,
     passwords: PasswordPool,
@@ -29,12 +29,12 @@ pub struct BenchSite {
 }
 
 /// One connection and its cookies.
-pub struct BenchBrowser {
+pub(crate) struct BenchBrowser {
     sender: SendRequest<Full<Bytes>>,
     pub cookies: BTreeMap<String, String>,
 }
 
-pub struct BenchPage {
+pub(crate) struct BenchPage {
     pub status: u16,
     location: String,
     pub text: String,
@@ -42,13 +42,13 @@ pub struct BenchPage {
 
 impl BenchSite {
     /// The cluster handle of the node.
-    pub fn cluster(&self) -> &Cluster {
+    pub(crate) fn cluster(&self) -> &Cluster {
         self.node.cluster()
     }
 
     /// A site with `ada` and an OWASP hash, an application for every user on `app.test`, and `/bare` outside the
     /// product.
-    pub async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let node = TestNode::start().await;
         let passwords = PasswordPool::start(NonZeroUsize::MIN, Cost::OWASP).expect("a thread");
         let password = PlaintextPassword::new(PASSWORD).expect("a short password");
@@ -93,7 +93,7 @@ impl BenchSite {
         Self { node, address, passwords, phc, stop }
     }
 
-    pub async fn browser(&self) -> BenchBrowser {
+    pub(crate) async fn browser(&self) -> BenchBrowser {
         let stream = TcpStream::connect(self.address).await.expect("the listener");
         stream.set_nodelay(true).expect("a socket");
         let (sender, connection) =
@@ -103,14 +103,14 @@ impl BenchSite {
     }
 
     /// One verification by the product's pool.
-    pub async fn verify(&self, password: &str) {
+    pub(crate) async fn verify(&self, password: &str) {
         let password = PlaintextPassword::new(password).expect("a short password");
         let verdict = self.passwords.verify(password, Some(&self.phc)).await.expect("a verdict");
         assert!(matches!(verdict, PasswordCheck::Match { .. }));
     }
 
     /// The headers that a proxy sends for a visitor who has signed in.
-    pub async fn check_headers(&self) -> Vec<(&'static str, String)> {
+    pub(crate) async fn check_headers(&self) -> Vec<(&'static str, String)> {
         let mut headers: Vec<(&str, String)> = vec![
             ("x-forwarded-method", "GET".into()),
             ("x-forwarded-proto", "https".into()),
@@ -139,7 +139,7 @@ impl Drop for BenchSite {
 }
 
 impl BenchBrowser {
-    pub async fn get(&mut self, path: &str, headers: &[(&'static str, String)]) -> BenchPage {
+    pub(crate) async fn get(&mut self, path: &str, headers: &[(&'static str, String)]) -> BenchPage {
         let mut request = Request::get(path).header("host", "127.0.0.1:9000");
         for (name, value) in headers {
             request = request.header(*name, value);
@@ -151,7 +151,7 @@ impl BenchBrowser {
     }
 
     /// A complete sign-in in a fresh browser: the page, the form, the session.
-    pub async fn sign_in(&mut self) {
+    pub(crate) async fn sign_in(&mut self) {
         self.cookies.clear();
         let page = self.get("/login", &[]).await;
         let page = self.fill_in(&page).await;

@@ -20,7 +20,7 @@ const PASSES: u32 = 2;
 const LANES: u32 = 1;
 
 /// Serves a 200 with a body of `bytes` bytes at every GET or POST of `/`; a form is read, as a real server must.
-pub async fn serve(port: u16, bytes: usize) -> anyhow::Result<()> {
+pub(crate) async fn serve(port: u16, bytes: usize) -> anyhow::Result<()> {
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
     let body = Bytes::from("x".repeat(bytes));
     let form = body.clone();
@@ -30,7 +30,7 @@ pub async fn serve(port: u16, bytes: usize) -> anyhow::Result<()> {
 }
 
 /// hyper alone: returns to every request this head and body, which were recorded from a node.
-pub async fn serve_answer(port: u16, headers: HeaderMap, body: Bytes) -> anyhow::Result<()> {
+pub(crate) async fn serve_answer(port: u16, headers: HeaderMap, body: Bytes) -> anyhow::Result<()> {
     let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
     loop {
         let (stream, _) = listener.accept().await?;
@@ -48,7 +48,7 @@ pub async fn serve_answer(port: u16, headers: HeaderMap, body: Bytes) -> anyhow:
 }
 
 /// Hashes in as many threads as there are workers, each with a separate, reused block of memory.
-pub async fn argon2(load: Load) -> anyhow::Result<Measurement> {
+pub(crate) async fn argon2(load: Load) -> anyhow::Result<Measurement> {
     let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|error| anyhow::anyhow!("{error}"))?;
     let mut workers = JoinSet::new();
     for _ in 0..load.workers {

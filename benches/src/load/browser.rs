@@ -13,23 +13,23 @@ use hyper_util::{
 /// Longest page read, in bytes; the product's pages have a few KiB.
 const MAX_PAGE_BYTES: usize = 1 << 20;
 
-pub type HttpClient = Client<HttpConnector, Full<Bytes>>;
+pub(crate) type HttpClient = Client<HttpConnector, Full<Bytes>>;
 
 /// A client that keeps connections between requests.
-pub fn http() -> HttpClient {
+pub(crate) fn http() -> HttpClient {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     Client::builder(TokioExecutor::new()).build(connector)
 }
 
 /// Cookies of one host at one node.
-pub struct LoadBrowser {
+pub(crate) struct LoadBrowser {
     http: HttpClient,
     node: String,
     cookies: BTreeMap<String, String>,
 }
 
-pub struct LoadedPage {
+pub(crate) struct LoadedPage {
     pub status: u16,
     location: Option<String>,
     cookies: Vec<String>,
@@ -37,17 +37,17 @@ pub struct LoadedPage {
 }
 
 impl LoadBrowser {
-    pub fn new(http: HttpClient, node: &str) -> Self {
+    pub(crate) fn new(http: HttpClient, node: &str) -> Self {
         Self { http, node: node.to_owned(), cookies: BTreeMap::new() }
     }
 
     /// GET of a path at the node.
-    pub async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<LoadedPage> {
+    pub(crate) async fn get(&mut self, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<LoadedPage> {
         self.send("GET", path, headers, String::new()).await
     }
 
     /// POST of a form.
-    pub async fn post(
+    pub(crate) async fn post(
         &mut self,
         path: &str,
         headers: &[(&str, &str)],
@@ -93,18 +93,18 @@ impl LoadBrowser {
         }
     }
 
-    pub fn cookie_header(&self) -> String {
+    pub(crate) fn cookie_header(&self) -> String {
         self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
     }
 }
 
 impl LoadedPage {
-    pub fn location(&self) -> anyhow::Result<&str> {
+    pub(crate) fn location(&self) -> anyhow::Result<&str> {
         self.location.as_deref().with_context(|| format!("{} has no Location: {}", self.status, self.text))
     }
 
     /// The value of a hidden field.
-    pub fn field(&self, name: &str) -> anyhow::Result<&str> {
+    pub(crate) fn field(&self, name: &str) -> anyhow::Result<&str> {
         let marker = format!("name=\"{name}\" value=\"");
         let rest = self.text.split_once(&marker).map(|(_, rest)| rest);
         let value = rest.and_then(|rest| rest.split('"').next());
@@ -112,12 +112,12 @@ impl LoadedPage {
     }
 }
 
-pub fn encoded(form: &[(&str, &str)]) -> String {
+pub(crate) fn encoded(form: &[(&str, &str)]) -> String {
     url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish()
 }
 
 /// Path and query of an absolute or relative URL.
-pub fn path_of(url: &str) -> anyhow::Result<String> {
+pub(crate) fn path_of(url: &str) -> anyhow::Result<String> {
     let base = url::Url::parse("http://any.test")?;
     let url = base.join(url)?;
     Ok(url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path())))

@@ -22,7 +22,7 @@ use super::{
 const VERIFIER: &str = "load-load-load-load-load-load-load-load-load";
 
 /// Complete sign-ins, each in a new browser over kept connections.
-pub async fn logins(load: Load, target: &LoadTarget, people: &[TestUser]) -> Measurement {
+pub(crate) async fn logins(load: Load, target: &LoadTarget, people: &[TestUser]) -> Measurement {
     let workers = (0..load.workers).map(|worker| async move {
         let http = http();
         let nodes = target.nodes.iter().cycle().skip(worker);
@@ -73,7 +73,7 @@ async fn sign_in_for(
 }
 
 /// The check that a proxy sends for a signed-in visitor.
-pub struct Check {
+pub(crate) struct Check {
     node: String,
     headers: Vec<(&'static str, String)>,
 }
@@ -86,12 +86,12 @@ impl Check {
     }
 
     /// This check to each of these `http://host:port`.
-    pub fn shots(&self, nodes: &[String]) -> anyhow::Result<Vec<Shot>> {
+    pub(crate) fn shots(&self, nodes: &[String]) -> anyhow::Result<Vec<Shot>> {
         nodes.iter().map(|node| Shot::get(&format!("{node}{CHECK_PATH}"), &self.headers())).collect()
     }
 
     /// The response of a node to it, without the headers that differ in each response.
-    pub async fn answer(&self) -> anyhow::Result<(HeaderMap, Bytes)> {
+    pub(crate) async fn answer(&self) -> anyhow::Result<(HeaderMap, Bytes)> {
         let mut request = Request::get(format!("{}{CHECK_PATH}", self.node));
         for (name, value) in self.headers() {
             request = request.header(name, value);
@@ -106,7 +106,7 @@ impl Check {
 }
 
 /// Signs the admin in at the demo's application, for checks.
-pub async fn checks(target: &LoadTarget) -> anyhow::Result<Check> {
+pub(crate) async fn checks(target: &LoadTarget) -> anyhow::Result<Check> {
     let app = url::Url::parse(&target.app.url)?;
     let host = app.host_str().context("the application has a host")?;
     let authority = app.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
@@ -132,7 +132,7 @@ pub async fn checks(target: &LoadTarget) -> anyhow::Result<Check> {
 }
 
 /// Userinfo with an access token of the demo's client, at each node.
-pub async fn userinfos(target: &LoadTarget) -> anyhow::Result<Vec<Shot>> {
+pub(crate) async fn userinfos(target: &LoadTarget) -> anyhow::Result<Vec<Shot>> {
     let tokens = tokens(target).await?;
     let bearer = format!("Bearer {}", tokens.access);
     let shot = |http: &str| Shot::get(&format!("{http}/oidc/userinfo"), &[("authorization", &bearer)]);
@@ -140,13 +140,13 @@ pub async fn userinfos(target: &LoadTarget) -> anyhow::Result<Vec<Shot>> {
 }
 
 /// The tokens issued for a code.
-pub struct TokenPair {
+pub(crate) struct TokenPair {
     pub access: String,
     pub refresh: String,
 }
 
 /// Signs the admin in at the demo's client and redeems the code.
-pub async fn tokens(target: &LoadTarget) -> anyhow::Result<TokenPair> {
+pub(crate) async fn tokens(target: &LoadTarget) -> anyhow::Result<TokenPair> {
     let node = target.nodes.first().context("a node")?;
     let mut browser = LoadBrowser::new(http(), &node.http);
     let code = code(target, &mut browser).await?;
@@ -163,7 +163,7 @@ pub async fn tokens(target: &LoadTarget) -> anyhow::Result<TokenPair> {
     given(&reply)
 }
 
-pub fn given(reply: &LoadedPage) -> anyhow::Result<TokenPair> {
+pub(crate) fn given(reply: &LoadedPage) -> anyhow::Result<TokenPair> {
     let json: serde_json::Value = serde_json::from_str(&reply.text)?;
     let token = |name: &str| {
         let token = json.get(name).and_then(|token| token.as_str());
@@ -172,7 +172,7 @@ pub fn given(reply: &LoadedPage) -> anyhow::Result<TokenPair> {
     Ok(TokenPair { access: token("access_token")?, refresh: token("refresh_token").unwrap_or_default() })
 }
 
-pub fn basic(id: &str, secret: &str) -> String {
+pub(crate) fn basic(id: &str, secret: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")))
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// The duration of a run, and its number of concurrent workers.
 #[derive(Clone, Copy, Debug)]
-pub struct Load {
+pub(crate) struct Load {
     pub time: Duration,
     pub workers: usize,
 }
@@ -14,7 +14,7 @@ const MAX_SAMPLES: usize = 1 << 24;
 
 /// The results of one or all workers.
 #[derive(Debug, Default)]
-pub struct Measurement {
+pub(crate) struct Measurement {
     /// Durations of successful requests, in microseconds.
     micros: Vec<u32>,
     done: u64,
@@ -26,7 +26,10 @@ pub struct Measurement {
 
 impl Measurement {
     /// Repeats `act` until the time has elapsed.
-    pub async fn of<E: std::fmt::Display>(load: Load, mut act: impl AsyncFnMut() -> Result<(), E>) -> Self {
+    pub(crate) async fn of<E: std::fmt::Display>(
+        load: Load,
+        mut act: impl AsyncFnMut() -> Result<(), E>,
+    ) -> Self {
         let (started, mut outcome) = (Instant::now(), Self::default());
         while started.elapsed() < load.time {
             let began = Instant::now();
@@ -37,7 +40,10 @@ impl Measurement {
     }
 
     /// Like `of`, for an `act` that does not wait.
-    pub fn of_blocking<E: std::fmt::Display>(load: Load, mut act: impl FnMut() -> Result<(), E>) -> Self {
+    pub(crate) fn of_blocking<E: std::fmt::Display>(
+        load: Load,
+        mut act: impl FnMut() -> Result<(), E>,
+    ) -> Self {
         let (started, mut outcome) = (Instant::now(), Self::default());
         while started.elapsed() < load.time {
             let began = Instant::now();
@@ -62,7 +68,7 @@ impl Measurement {
         }
     }
 
-    pub fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.micros.extend(other.micros);
         self.done += other.done;
         self.errors += other.errors;
@@ -73,7 +79,7 @@ impl Measurement {
     }
 
     /// One readable line.
-    pub fn line(mut self, load: Load) -> String {
+    pub(crate) fn line(mut self, load: Load) -> String {
         self.micros.sort_unstable();
         let rate = u128::from(self.done) * 10_000_000 / self.took.as_micros().max(1);
         let mut line = format!(

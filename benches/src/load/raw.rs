@@ -18,19 +18,19 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// A request, ready to be sent.
 #[derive(Clone, Debug)]
-pub struct Shot {
+pub(crate) struct Shot {
     authority: String,
     bytes: Vec<u8>,
 }
 
 impl Shot {
     /// GET of this `http://host:port/path` with these headers.
-    pub fn get(url: &str, headers: &[(&str, &str)]) -> anyhow::Result<Self> {
+    pub(crate) fn get(url: &str, headers: &[(&str, &str)]) -> anyhow::Result<Self> {
         Self::made("GET", url, headers, "")
     }
 
     /// POST of this form to this URL.
-    pub fn post(url: &str, headers: &[(&str, &str)], form: &[(&str, &str)]) -> anyhow::Result<Self> {
+    pub(crate) fn post(url: &str, headers: &[(&str, &str)], form: &[(&str, &str)]) -> anyhow::Result<Self> {
         let body = encoded(form);
         let length = body.len().to_string();
         let own = [("content-type", "application/x-www-form-urlencoded"), ("content-length", &length)];
@@ -50,7 +50,7 @@ impl Shot {
 }
 
 /// Workers take the shots in turn; each keeps one connection, and makes a new one after an error.
-pub async fn run(load: Load, shots: &[Shot]) -> Measurement {
+pub(crate) async fn run(load: Load, shots: &[Shot]) -> Measurement {
     let here = async {
         let mut workers = JoinSet::new();
         for shot in shots.iter().cycle().take(load.workers) {

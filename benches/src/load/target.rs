@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 /// A running cluster.
 #[derive(Deserialize)]
-pub struct LoadTarget {
+pub(crate) struct LoadTarget {
     pub front: String,
     pub nodes: Vec<TargetNode>,
     pub admin: Admin,
@@ -17,46 +17,46 @@ pub struct LoadTarget {
 }
 
 #[derive(Deserialize)]
-pub struct TargetNode {
+pub(crate) struct TargetNode {
     id: u64,
     pub http: String,
     api: String,
 }
 
 #[derive(Clone, Deserialize)]
-pub struct Admin {
+pub(crate) struct Admin {
     pub username: String,
     pub password: String,
     token: String,
 }
 
 #[derive(Deserialize)]
-pub struct Relying {
+pub(crate) struct Relying {
     pub client_id: String,
     pub client_secret: String,
     pub redirect_uri: String,
 }
 
 #[derive(Deserialize)]
-pub struct App {
+pub(crate) struct App {
     pub url: String,
 }
 
 /// A machine client: it has no users.
-pub struct MachineClient {
+pub(crate) struct MachineClient {
     pub client_id: String,
     pub client_secret: String,
 }
 
 /// A user who signs in.
-pub struct TestUser {
+pub(crate) struct TestUser {
     pub username: String,
     pub password: String,
 }
 
 impl LoadTarget {
     /// Reads the line; keeps only `node`, if it is given.
-    pub fn read(file: &Path, node: Option<u64>) -> anyhow::Result<Self> {
+    pub(crate) fn read(file: &Path, node: Option<u64>) -> anyhow::Result<Self> {
         let text =
             std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
         let mut target: Self =
@@ -72,7 +72,7 @@ impl LoadTarget {
     }
 
     /// Creates a client that gets tokens for itself.
-    pub async fn machine(&self) -> anyhow::Result<MachineClient> {
+    pub(crate) async fn machine(&self) -> anyhow::Result<MachineClient> {
         let request = v1::CreateClientRequest {
             name: "load".into(),
             auth_method: "client_secret_basic".into(),
@@ -85,7 +85,7 @@ impl LoadTarget {
     }
 
     /// `count` users, created if missing: a single account would be throttled.
-    pub async fn people(&self, count: usize) -> anyhow::Result<Vec<TestUser>> {
+    pub(crate) async fn people(&self, count: usize) -> anyhow::Result<Vec<TestUser>> {
         let api = self.api()?;
         let mut people = Vec::new();
         for number in 0..count.max(1) {

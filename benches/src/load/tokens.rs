@@ -11,7 +11,7 @@ use super::{
 };
 
 /// A client's request for its own token, at each node.
-pub async fn of_its_own(target: &LoadTarget) -> anyhow::Result<Vec<Shot>> {
+pub(crate) async fn of_its_own(target: &LoadTarget) -> anyhow::Result<Vec<Shot>> {
     let machine = target.machine().await?;
     let headers = [("authorization", &*basic(&machine.client_id, &machine.client_secret))];
     let form = [("grant_type", "client_credentials")];
@@ -23,7 +23,7 @@ pub async fn of_its_own(target: &LoadTarget) -> anyhow::Result<Vec<Shot>> {
 }
 
 /// The introspection of a user's access token, at each node.
-pub async fn introspections(target: &LoadTarget) -> anyhow::Result<Vec<Shot>> {
+pub(crate) async fn introspections(target: &LoadTarget) -> anyhow::Result<Vec<Shot>> {
     let token = tokens(target).await?.access;
     let headers = [("authorization", &*basic(&target.client.client_id, &target.client.client_secret))];
     let form = [("token", &*token)];
@@ -32,7 +32,7 @@ pub async fn introspections(target: &LoadTarget) -> anyhow::Result<Vec<Shot>> {
 }
 
 /// A chain of refresh tokens for each worker; every response's token is used in the next request.
-pub async fn refreshes(load: Load, target: &LoadTarget) -> anyhow::Result<Measurement> {
+pub(crate) async fn refreshes(load: Load, target: &LoadTarget) -> anyhow::Result<Measurement> {
     let mut lines = Vec::new();
     for _ in 0..load.workers {
         lines.push(tokens(target).await?.refresh);

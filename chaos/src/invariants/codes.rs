@@ -9,7 +9,7 @@ use crate::oracle::AppliedStep;
 
 /// The request that redeemed the code of each grant.
 #[derive(Default)]
-pub struct Codes(BTreeMap<Vec<u8>, [u8; 16]>);
+pub(super) struct Codes(BTreeMap<Vec<u8>, [u8; 16]>);
 
 impl Invariant for Codes {
     fn name(&self) -> &'static str {

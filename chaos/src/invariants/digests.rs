@@ -9,7 +9,7 @@ use crate::oracle::AppliedStep;
 
 /// The digest that the first replica to reach an index had.
 #[derive(Default)]
-pub struct Digests(BTreeMap<u64, [u8; 32]>);
+pub(super) struct Digests(BTreeMap<u64, [u8; 32]>);
 
 impl Invariant for Digests {
     fn name(&self) -> &'static str {

@@ -10,7 +10,7 @@ use crate::oracle::AppliedStep;
 
 /// The successor (generation, index) of each (family, generation).
 #[derive(Default)]
-pub struct Families(BTreeMap<(Vec<u8>, u64), (u64, u64)>);
+pub(super) struct Families(BTreeMap<(Vec<u8>, u64), (u64, u64)>);
 
 impl Invariant for Families {
     fn name(&self) -> &'static str {

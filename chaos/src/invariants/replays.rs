@@ -9,7 +9,7 @@ use crate::oracle::AppliedStep;
 
 /// The first reply to each request.
 #[derive(Default)]
-pub struct Replays(BTreeMap<[u8; 16], Reply>);
+pub(super) struct Replays(BTreeMap<[u8; 16], Reply>);
 
 impl Invariant for Replays {
     fn name(&self) -> &'static str {

@@ -13,7 +13,7 @@ use crate::oracle::AppliedStep;
 
 /// The index at which each session was first revoked.
 #[derive(Default)]
-pub struct Sessions(BTreeMap<SessionId, u64>);
+pub(super) struct Sessions(BTreeMap<SessionId, u64>);
 
 impl Invariant for Sessions {
     fn name(&self) -> &'static str {
@@ -35,7 +35,7 @@ impl Invariant for Sessions {
         let alive = |id: &SessionId| state.live_session(*id, Stamp(0)).is_some();
         let risen = self.0.iter().find(|(id, at)| **at <= state.index() && alive(id));
         match risen {
-            Some((id, at)) => Err(format!("session {id}, revoked at index {at}, is alive")),
+            Some((id, at)) => Err(format!("session {id}, revoked at index {at}, is live")),
             None => Ok(()),
         }
     }

@@ -10,7 +10,7 @@ use crate::oracle::AppliedStep;
 
 /// The index from which, and the one until which, each user exists.
 #[derive(Default)]
-pub struct Users(BTreeMap<UserId, (u64, Option<u64>)>);
+pub(super) struct Users(BTreeMap<UserId, (u64, Option<u64>)>);
 
 impl Invariant for Users {
     fn name(&self) -> &'static str {

@@ -19,7 +19,7 @@ type Cookies = BTreeMap<String, String>;
 
 /// A user who is signed in at the portal and at the application, or is about to be.
 #[derive(Clone)]
-pub struct BrowserClient {
+pub(super) struct BrowserClient {
     http: reqwest::Client,
     user: String,
     home: Cookies,
@@ -35,18 +35,18 @@ struct Page {
 }
 
 impl BrowserClient {
-    pub fn new(http: reqwest::Client, user: &str) -> Self {
+    pub(super) fn new(http: reqwest::Client, user: &str) -> Self {
         Self { http, user: user.to_owned(), home: Cookies::new(), app: Cookies::new() }
     }
 
     /// This user with another browser.
-    pub fn anew(&self) -> Self {
+    pub(super) fn anew(&self) -> Self {
         Self::new(self.http.clone(), &self.user)
     }
 
     /// Signs in with the whole round trip of a user who opens the application, each step at another node: refused by
     /// the check, redirected from the application's host to the login, signed in there, and redirected back.
-    pub async fn sign_in(&mut self, nodes: [&str; 2], password: &str) -> anyhow::Result<()> {
+    pub(super) async fn sign_in(&mut self, nodes: [&str; 2], password: &str) -> anyhow::Result<()> {
         let [first, second] = nodes;
         let refused = send(&mut self.app, asks_for_a_check(&self.http, first)).await?;
         let start = self.http.get(at(second, &refused.location)?).header("host", APP_HOST);
@@ -76,7 +76,7 @@ impl BrowserClient {
     }
 
     /// A forward-auth check: the request that a proxy sends before it passes a request on to the application.
-    pub async fn check(&self, node: &str) -> Seen {
+    pub(super) async fn check(&self, node: &str) -> Seen {
         match send(&mut self.app.clone(), asks_for_a_check(&self.http, node)).await {
             Ok(page) if page.status == 200 && page.remote_user == self.user => Seen::Accepted,
             Ok(page) if page.location.contains("/.conclave/start") => Seen::Denied,
@@ -85,7 +85,7 @@ impl BrowserClient {
     }
 
     /// Requests the home page: only a signed-in user sees it.
-    pub async fn at_home(&self, node: &str) -> Seen {
+    pub(super) async fn at_home(&self, node: &str) -> Seen {
         match send(&mut self.home.clone(), self.http.get(format!("{node}/"))).await {
             Ok(page) if page.status == 200 => Seen::Accepted,
             Ok(page) if page.location.contains("/login") => Seen::Denied,
@@ -94,7 +94,7 @@ impl BrowserClient {
     }
 
     /// An authorization code for this session.
-    pub async fn code(&mut self, node: &str) -> anyhow::Result<String> {
+    pub(super) async fn code(&mut self, node: &str) -> anyhow::Result<String> {
         let challenge = URL_SAFE_NO_PAD.encode(Sha256::digest(VERIFIER));
         let query = [
             ("response_type", "code"),
@@ -113,7 +113,7 @@ impl BrowserClient {
     }
 
     /// Redeems a code. Some: the refresh token. None: certainly refused.
-    pub async fn redeem(&self, node: &str, code: &str) -> anyhow::Result<Option<String>> {
+    pub(super) async fn redeem(&self, node: &str, code: &str) -> anyhow::Result<Option<String>> {
         let form = [
             ("grant_type", "authorization_code"),
             ("client_id", CLIENT_ID),
@@ -125,7 +125,7 @@ impl BrowserClient {
     }
 
     /// Rotates a refresh token.
-    pub async fn refresh(&self, node: &str, token: &str) -> anyhow::Result<Option<String>> {
+    pub(super) async fn refresh(&self, node: &str, token: &str) -> anyhow::Result<Option<String>> {
         let form = [("grant_type", "refresh_token"), ("client_id", CLIENT_ID), ("refresh_token", token)];
         self.token(node, &form).await
     }

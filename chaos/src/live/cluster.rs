@@ -24,12 +24,12 @@ use super::{
 const LOOK: Duration = Duration::from_millis(10);
 /// Time limit for a node to become ready.
 const READY: Duration = Duration::from_secs(30);
-pub const CLIENT_ID: &str = "chaos";
-pub const REDIRECT_URI: &str = "http://127.0.0.1:1/callback";
+pub(super) const CLIENT_ID: &str = "chaos";
+pub(super) const REDIRECT_URI: &str = "http://127.0.0.1:1/callback";
 /// The host of the application that every user may open.
-pub const APP_HOST: &str = "app.chaos.test";
+pub(super) const APP_HOST: &str = "app.chaos.test";
 
-pub struct LiveCluster {
+pub(super) struct LiveCluster {
     binary: PathBuf,
     dir: tempfile::TempDir,
     environment: LiveEnvironment,
@@ -49,7 +49,11 @@ struct Seat {
 impl LiveCluster {
     /// Starts three new nodes and waits until they are ready, with an operator's token, an OIDC client and an
     /// application behind forward-auth.
-    pub async fn start(binary: &Path, kind: EnvironmentKind, small_disks: u64) -> anyhow::Result<Self> {
+    pub(super) async fn start(
+        binary: &Path,
+        kind: EnvironmentKind,
+        small_disks: u64,
+    ) -> anyhow::Result<Self> {
         let environment = LiveEnvironment::prepare(kind)?;
         let dir = tempfile::tempdir()?;
         let http = reqwest::Client::builder().timeout(Duration::from_secs(1)).build()?;
@@ -96,21 +100,21 @@ impl LiveCluster {
         Ok(cluster)
     }
 
-    pub const fn environment(&self) -> &LiveEnvironment {
+    pub(super) const fn environment(&self) -> &LiveEnvironment {
         &self.environment
     }
 
     /// `http://host:port` of a node.
-    pub fn url(&self, node: u64) -> String {
+    pub(super) fn url(&self, node: u64) -> String {
         format!("http://{}", self.environment.addresses(node).http)
     }
 
     /// A client of all nodes that gives up after this long.
-    pub fn api(&self, deadline: Duration) -> anyhow::Result<AdminClient> {
+    pub(super) fn api(&self, deadline: Duration) -> anyhow::Result<AdminClient> {
         self.api_of(self.places().into_iter(), deadline)
     }
 
-    pub fn api_of(
+    pub(super) fn api_of(
         &self,
         nodes: impl Iterator<Item = u64>,
         deadline: Duration,
@@ -119,7 +123,7 @@ impl LiveCluster {
         Ok(AdminClient::builder().endpoints(endpoints).token(&self.token).deadline(deadline).build()?)
     }
 
-    pub fn spawn(&self, node: u64) -> anyhow::Result<()> {
+    pub(super) fn spawn(&self, node: u64) -> anyhow::Result<()> {
         let log =
             File::options().append(true).create(true).open(self.dir.path().join(format!("{node}.log")))?;
         let mut command = self.environment.command(node, &self.binary);
@@ -133,7 +137,7 @@ impl LiveCluster {
     }
 
     /// Sends a signal to a node's process.
-    pub fn signal(&self, node: u64, signal: &str) -> anyhow::Result<()> {
+    pub(super) fn signal(&self, node: u64, signal: &str) -> anyhow::Result<()> {
         let pid = self.locked().get(&node).and_then(|seat| seat.child.as_ref()).map(Child::id);
         let pid = pid.with_context(|| format!("node {node} does not run"))?;
         let status = Command::new("kill").args([signal, &pid.to_string()]).status()?;
@@ -142,7 +146,7 @@ impl LiveCluster {
     }
 
     /// Waits until the process has ended.
-    pub async fn ended(&self, node: u64) -> anyhow::Result<()> {
+    pub(super) async fn ended(&self, node: u64) -> anyhow::Result<()> {
         loop {
             if self.has_ended(node)? {
                 return Ok(());
@@ -151,7 +155,7 @@ impl LiveCluster {
         }
     }
 
-    pub fn has_ended(&self, node: u64) -> anyhow::Result<bool> {
+    pub(super) fn has_ended(&self, node: u64) -> anyhow::Result<bool> {
         Ok(match self.locked().get_mut(&node).and_then(|seat| seat.child.as_mut()) {
             Some(child) => child.try_wait()?.is_some(),
             None => true,
@@ -159,27 +163,27 @@ impl LiveCluster {
     }
 
     /// Places that have a node.
-    pub fn places(&self) -> Vec<u64> {
+    pub(super) fn places(&self) -> Vec<u64> {
         self.locked().keys().copied().collect()
     }
 
     /// Places without a node.
-    pub fn free_places(&self) -> Vec<u64> {
+    pub(super) fn free_places(&self) -> Vec<u64> {
         let taken = self.places();
         (1..=PLACES).filter(|place| !taken.contains(place)).collect()
     }
 
     /// The id of the node at a place.
-    pub fn id(&self, place: u64) -> u64 {
+    pub(super) fn id(&self, place: u64) -> u64 {
         self.locked().get(&place).map_or(0, |seat| seat.id)
     }
 
-    pub fn disk(&self, place: u64) -> Option<&SmallDisk> {
+    pub(super) fn disk(&self, place: u64) -> Option<&SmallDisk> {
         self.disks.get(&place)
     }
 
     /// Kills the node at a place and deletes its disk. The cluster still has it as a member.
-    pub async fn lose(&self, place: u64) -> anyhow::Result<u64> {
+    pub(super) async fn lose(&self, place: u64) -> anyhow::Result<u64> {
         self.signal(place, "-KILL")?;
         self.ended(place).await?;
         let id = self.id(place);
@@ -194,7 +198,7 @@ impl LiveCluster {
     }
 
     /// Adds a new node at a free place: it requests an id from a member, and is started and ready.
-    pub async fn join(&self, place: u64) -> anyhow::Result<u64> {
+    pub(super) async fn join(&self, place: u64) -> anyhow::Result<u64> {
         let member = self.places().into_iter().next().context("no running node")?;
         let (own, config) = (self.environment.addresses(place), self.config(place));
         let mut command = tokio::process::Command::from(self.environment.command(place, &self.binary));
@@ -223,17 +227,17 @@ impl LiveCluster {
     }
 
     /// The cluster's status of its members.
-    pub async fn members(&self) -> anyhow::Result<Vec<v1::NodeStatus>> {
+    pub(super) async fn members(&self) -> anyhow::Result<Vec<v1::NodeStatus>> {
         Ok(self.api(Duration::from_secs(5))?.cluster().status(v1::GetStatusRequest {}).await?.nodes)
     }
 
-    pub async fn ready(&self, node: u64) -> anyhow::Result<()> {
+    pub(super) async fn ready(&self, node: u64) -> anyhow::Result<()> {
         let ready = self.ready_within(node, READY).await;
         anyhow::ensure!(ready, "node {node} is not ready; its log: {}", self.tail(node));
         Ok(())
     }
 
-    pub async fn ready_within(&self, node: u64, limit: Duration) -> bool {
+    pub(super) async fn ready_within(&self, node: u64, limit: Duration) -> bool {
         let url = format!("{}/healthz/ready", self.url(node));
         let waiting = async {
             loop {
@@ -248,7 +252,7 @@ impl LiveCluster {
     }
 
     /// The leader, as reported by the first ready node.
-    pub async fn leader(&self) -> Option<u64> {
+    pub(super) async fn leader(&self) -> Option<u64> {
         for node in self.places() {
             let url = format!("{}/healthz/ready", self.url(node));
             let Ok(reply) = self.http.get(url).send().await else { continue };
@@ -263,7 +267,7 @@ impl LiveCluster {
     }
 
     /// Returns once every node is ready and accepts a write and a revocation.
-    pub async fn works(&self) {
+    pub(super) async fn works(&self) {
         for node in self.places() {
             loop {
                 let client = self.api_of(node..=node, Duration::from_secs(5));
@@ -289,7 +293,7 @@ impl LiveCluster {
     }
 
     /// The digest of every node, all at one index.
-    pub async fn digests(&self) -> anyhow::Result<Vec<String>> {
+    pub(super) async fn digests(&self) -> anyhow::Result<Vec<String>> {
         let api = self.api(Duration::from_secs(10))?;
         for _ in 0..200 {
             let nodes = api.cluster().status(v1::GetStatusRequest {}).await?.nodes;

@@ -13,13 +13,13 @@ use anyhow::Context as _;
 const BYTES: u64 = 128 * 1024 * 1024;
 static PIECE: [u8; 64 * 1024] = [0xa5; 64 * 1024];
 
-pub struct SmallDisk {
+pub(super) struct SmallDisk {
     mounted: PathBuf,
 }
 
 impl SmallDisk {
     /// Creates and mounts a disk below `dir`. Needs root.
-    pub fn make(dir: &Path, place: u64) -> anyhow::Result<Self> {
+    pub(super) fn make(dir: &Path, place: u64) -> anyhow::Result<Self> {
         let (image, mounted) = (dir.join(format!("disk-{place}.img")), dir.join(format!("disk-{place}")));
         File::create(&image)?.set_len(BYTES)?;
         std::fs::create_dir(&mounted)?;
@@ -29,12 +29,12 @@ impl SmallDisk {
         Ok(Self { mounted })
     }
 
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.mounted
     }
 
     /// Writes until the disk is full.
-    pub fn fill(&self) -> anyhow::Result<()> {
+    pub(super) fn fill(&self) -> anyhow::Result<()> {
         let mut file = File::create(self.filler())?;
         while file.write_all(&PIECE).is_ok() {}
         // The rest, for which a whole piece was too large.
@@ -42,7 +42,7 @@ impl SmallDisk {
         Ok(())
     }
 
-    pub fn free(&self) -> anyhow::Result<()> {
+    pub(super) fn free(&self) -> anyhow::Result<()> {
         Ok(std::fs::remove_file(self.filler())?)
     }
 

@@ -17,11 +17,11 @@ use conclave_node::demo::ports::Ports;
 use super::relay::Relay;
 
 /// Places of a cluster at its founding.
-pub const NODES: u64 = 3;
+pub(super) const NODES: u64 = 3;
 /// All places: enough to grow from three nodes to five.
-pub const PLACES: u64 = 5;
+pub(super) const PLACES: u64 = 5;
 /// The places of the founding nodes.
-pub const fn nodes() -> std::ops::RangeInclusive<u64> {
+pub(super) const fn nodes() -> std::ops::RangeInclusive<u64> {
     1..=NODES
 }
 
@@ -31,7 +31,7 @@ const NOBODY: &str = "02:00:00:00:00:66";
 const HARNESS: u64 = 0;
 
 /// The environment in which nodes run.
-pub enum LiveEnvironment {
+pub(super) enum LiveEnvironment {
     /// Ports of loopback, with a relay before each cluster plane if links are to be slow.
     Loopback { ports: Ports, relays: Vec<Relay> },
     /// A network namespace each, with a relay in it if links are to be slow.
@@ -39,7 +39,7 @@ pub enum LiveEnvironment {
 }
 
 /// Addresses of one node.
-pub struct Addresses {
+pub(super) struct Addresses {
     pub http: String,
     pub api: String,
     /// The address of its cluster plane for the other nodes.
@@ -50,7 +50,7 @@ pub struct Addresses {
 
 /// The requirements of a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EnvironmentKind {
+pub(super) enum EnvironmentKind {
     Plain,
     /// Links that can be slowed.
     Slowable,
@@ -64,7 +64,7 @@ pub enum EnvironmentKind {
 const CLUSTER_PORT: u16 = 9300;
 const BEHIND_A_RELAY: &str = "127.0.0.1:9301";
 impl LiveEnvironment {
-    pub fn prepare(kind: EnvironmentKind) -> anyhow::Result<Self> {
+    pub(super) fn prepare(kind: EnvironmentKind) -> anyhow::Result<Self> {
         if matches!(kind, EnvironmentKind::Plain | EnvironmentKind::Slowable) {
             let ports = Ports::free(&SystemEntropy)?;
             let base = ports.base();
@@ -109,7 +109,7 @@ impl LiveEnvironment {
         Ok(environment)
     }
 
-    pub fn addresses(&self, node: u64) -> Addresses {
+    pub(super) fn addresses(&self, node: u64) -> Addresses {
         match self {
             Self::Loopback { ports, relays } => {
                 let at = |offset: u64| format!("127.0.0.1:{}", u64::from(ports.base()) + offset + node);
@@ -126,7 +126,7 @@ impl LiveEnvironment {
     }
 
     /// Delays everything sent to this node by this much, up to twice that.
-    pub fn slow(&self, node: u64, by: Duration) -> anyhow::Result<()> {
+    pub(super) fn slow(&self, node: u64, by: Duration) -> anyhow::Result<()> {
         match self {
             Self::Loopback { relays, .. } => {
                 let place = usize::try_from(node.saturating_sub(1))?;
@@ -142,7 +142,7 @@ impl LiveEnvironment {
     }
 
     /// A command that runs in the environment of this node.
-    pub fn command(&self, node: u64, program: &std::path::Path) -> Command {
+    pub(super) fn command(&self, node: u64, program: &std::path::Path) -> Command {
         match self {
             Self::Loopback { .. } => Command::new(program),
             Self::Spaces { .. } => {
@@ -154,12 +154,12 @@ impl LiveEnvironment {
     }
 
     /// Drops everything that `from` sends to `to`, without an error on either side.
-    pub fn cut(&self, from: u64, to: u64) -> anyhow::Result<()> {
+    pub(super) fn cut(&self, from: u64, to: u64) -> anyhow::Result<()> {
         self.must_be_spaces()?;
         neighbour(from, to, &["replace"], &["lladdr", NOBODY, "nud", "permanent"])
     }
 
-    pub fn heal(&self, from: u64, to: u64) -> anyhow::Result<()> {
+    pub(super) fn heal(&self, from: u64, to: u64) -> anyhow::Result<()> {
         self.must_be_spaces()?;
         neighbour(from, to, &["replace"], &["lladdr", &hardware(to, from), "nud", "permanent"])
     }

@@ -87,7 +87,7 @@ const BETWEEN_CHECKS: Duration = Duration::from_millis(2);
 const BETWEEN_LOGINS: Duration = Duration::from_millis(50);
 const USER: &str = "watched";
 
-pub async fn measure(how: How, runs: u32, cluster: &Arc<LiveCluster>) -> anyhow::Result<Times> {
+pub(super) async fn measure(how: How, runs: u32, cluster: &Arc<LiveCluster>) -> anyhow::Result<Times> {
     let api = cluster.api(PATIENCE)?;
     let request =
         v1::CreateUserRequest { username: USER.into(), password: password(USER), ..Default::default() };

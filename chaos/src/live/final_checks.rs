@@ -20,10 +20,10 @@ const AGAIN: Duration = Duration::from_millis(200);
 const LISTING: Duration = Duration::from_secs(10);
 
 /// A session and the client who holds its cookies.
-pub type HeldSession = (u64, BrowserClient);
+pub(super) type HeldSession = (u64, BrowserClient);
 
 /// Each acknowledged result that does not hold.
-pub async fn judge(cluster: &LiveCluster, history: &History, held: &[HeldSession]) -> Vec<Broken> {
+pub(super) async fn judge(cluster: &LiveCluster, history: &History, held: &[HeldSession]) -> Vec<Broken> {
     let mut broken = sessions(cluster, history, held).await;
     broken.extend(users(cluster, history).await);
     broken.extend(refresh_tokens(cluster, history).await);

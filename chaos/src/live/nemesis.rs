@@ -115,7 +115,7 @@ const RESTARTS: u32 = 4;
 const RESTART_WITHIN: Duration = Duration::from_secs(2);
 
 /// Makes faults until the time is up; returns their number.
-pub async fn run(
+pub(super) async fn run(
     scenario: Scenario,
     cluster: &Arc<LiveCluster>,
     options: &LiveOptions,

@@ -29,21 +29,21 @@ const PIECE_BYTES: usize = 16 * 1024;
 /// The interval at which the relay checks whether the node listens again.
 const LOOK: Duration = Duration::from_millis(5);
 
-pub struct Relay {
+pub(super) struct Relay {
     delay_us: Arc<AtomicU64>,
     accepting: JoinHandle<()>,
 }
 
 impl Relay {
     /// Listens at `near` and forwards to `far`. Must be called within a runtime.
-    pub fn start(near: String, far: String) -> Self {
+    pub(super) fn start(near: String, far: String) -> Self {
         let delay_us = Arc::new(AtomicU64::new(0));
         let accepting = tokio::spawn(accept(near, far, Arc::clone(&delay_us)));
         Self { delay_us, accepting }
     }
 
     /// Delays every piece from now on by between once and twice this time.
-    pub fn slow(&self, by: Duration) {
+    pub(super) fn slow(&self, by: Duration) {
         self.delay_us.store(u64::try_from(by.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }

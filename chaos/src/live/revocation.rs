@@ -34,7 +34,7 @@ const CALM: Duration = Duration::from_millis(500);
 const RENEWAL_MS: u64 = 400;
 const USER: &str = "revoked";
 
-pub async fn measure(frozen: bool, runs: u32, cluster: &Arc<LiveCluster>) -> anyhow::Result<Costs> {
+pub(super) async fn measure(frozen: bool, runs: u32, cluster: &Arc<LiveCluster>) -> anyhow::Result<Costs> {
     let api = cluster.api(PATIENCE)?;
     let request =
         v1::CreateUserRequest { username: USER.into(), password: password(USER), ..Default::default() };

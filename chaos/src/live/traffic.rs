@@ -31,7 +31,7 @@ const AT_HOME: u64 = 20;
 /// Actions in a session before its user is revoked or abandons it.
 const ACTIONS: u64 = 120;
 
-pub struct Traffic {
+pub(super) struct Traffic {
     over: Arc<AtomicBool>,
     people: Vec<JoinHandle<()>>,
     held: Arc<Mutex<Vec<HeldSession>>>,
@@ -39,7 +39,7 @@ pub struct Traffic {
 
 impl Traffic {
     /// Every session of the run, with its cookies.
-    pub async fn stop(self) -> Vec<HeldSession> {
+    pub(super) async fn stop(self) -> Vec<HeldSession> {
         self.over.store(true, Ordering::Relaxed);
         for person in self.people {
             // A client that panicked has already reported it.
@@ -59,11 +59,15 @@ struct Person {
     held: Arc<Mutex<Vec<HeldSession>>>,
 }
 
-pub fn password(user: &str) -> String {
+pub(super) fn password(user: &str) -> String {
     format!("{user} has a long password")
 }
 
-pub async fn start(cluster: &Arc<LiveCluster>, history: &Arc<History>, seed: u64) -> anyhow::Result<Traffic> {
+pub(super) async fn start(
+    cluster: &Arc<LiveCluster>,
+    history: &Arc<History>,
+    seed: u64,
+) -> anyhow::Result<Traffic> {
     let api = cluster.api(PATIENCE)?;
     let over = Arc::new(AtomicBool::new(false));
     let held = Arc::<Mutex<Vec<HeldSession>>>::default();
@@ -88,7 +92,7 @@ pub async fn start(cluster: &Arc<LiveCluster>, history: &Arc<History>, seed: u64
     Ok(Traffic { over, people, held })
 }
 
-pub fn browser() -> anyhow::Result<reqwest::Client> {
+pub(super) fn browser() -> anyhow::Result<reqwest::Client> {
     let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
     Ok(builder.timeout(PATIENCE).connect_timeout(Duration::from_secs(1)).build()?)
 }

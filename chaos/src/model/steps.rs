@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Calls `found` with each next world and the name of the step to it.
-pub fn next(
+pub(super) fn next(
     world: &ModelWorld,
     bounds: &Bounds,
     bug: ModelBug,

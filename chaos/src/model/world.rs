@@ -6,7 +6,7 @@ use conclave_lease::{Holder, LeaseClockReading, LeaseTiming, Table};
 
 use super::bugs::ModelBug;
 
-pub const NODES: usize = 3;
+pub(super) const NODES: usize = 3;
 
 /// The bounds of a search.
 #[derive(Clone, Copy, Debug)]

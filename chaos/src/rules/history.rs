@@ -26,7 +26,7 @@ const CHALLENGE: [u8; 32] = [7; 32];
 
 /// The knowledge of users and clients, from the replies that they got.
 #[derive(Debug, Default)]
-pub struct RulesHistory {
+pub(super) struct RulesHistory {
     recent: VecDeque<(LoggedCommand, Stamp)>,
     grants: VecDeque<Vec<u8>>,
     /// The last generation that each refresh family returned.
@@ -35,7 +35,7 @@ pub struct RulesHistory {
 }
 
 /// The commands at the start of every history.
-pub fn seed_commands() -> Vec<Body> {
+pub(super) fn seed_commands() -> Vec<Body> {
     vec![
         Body::CreateGroup(pb::CreateGroup {
             group_id: vec![2; 16],
@@ -60,7 +60,7 @@ pub fn seed_commands() -> Vec<Body> {
 
 impl RulesHistory {
     /// The next command. `state` is the leader's: users act on what they see.
-    pub fn next(&mut self, random: &mut Random, state: &State) -> Body {
+    pub(super) fn next(&mut self, random: &mut Random, state: &State) -> Body {
         self.made += 1;
         let users: Vec<&User> = state.users_after(None).map(AsRef::as_ref).collect();
         let Some(user) = random.pick(&users).copied() else { return create_user(random.id(), self.made) };
@@ -111,7 +111,7 @@ impl RulesHistory {
     }
 
     /// Records what users and clients learn from a reply.
-    pub fn learn(&mut self, command: &LoggedCommand, reply: &Reply, clock: Stamp) {
+    pub(super) fn learn(&mut self, command: &LoggedCommand, reply: &Reply, clock: Stamp) {
         if !command.repeated {
             self.recent.push_back((command.clone(), clock));
             if self.recent.len() > MAX_RETRIED {
@@ -139,7 +139,7 @@ impl RulesHistory {
     }
 
     /// A request whose reply was lost. `stamp_ms` is the time of its repetition.
-    pub fn retry(&self, random: &mut Random, stamp_ms: u64) -> Option<LoggedCommand> {
+    pub(super) fn retry(&self, random: &mut Random, stamp_ms: u64) -> Option<LoggedCommand> {
         let still_known = |(_, first): &&(LoggedCommand, Stamp)| {
             let last = self.recent.back().map_or(Stamp(stamp_ms), |(_, clock)| (*clock).max(Stamp(stamp_ms)));
             last < first.plus_ms(RETRIED_WITHIN_MS)

@@ -15,7 +15,7 @@ use crate::oracle::{AppliedStep, Oracle, Violation};
 
 /// The part of a replica that survives a crash, beside the log.
 #[derive(Clone, Debug)]
-pub struct Snapshot {
+pub(super) struct Snapshot {
     /// The last index that it includes.
     pub index: u64,
     chunks: Vec<(u32, Vec<u8>)>,
@@ -23,7 +23,7 @@ pub struct Snapshot {
 
 /// One copy of the state.
 #[derive(Debug)]
-pub struct Replica {
+pub(super) struct Replica {
     id: usize,
     mutation: ReplicaMutation,
     state: State,
@@ -33,27 +33,32 @@ pub struct Replica {
 
 impl Replica {
     /// An empty replica.
-    pub fn new(id: usize, mutation: ReplicaMutation) -> Self {
+    pub(super) fn new(id: usize, mutation: ReplicaMutation) -> Self {
         Self { id, mutation, state: State::default(), snapshot: None, last_reply: None }
     }
 
     /// Its state.
-    pub const fn state(&self) -> &State {
+    pub(super) const fn state(&self) -> &State {
         &self.state
     }
 
     /// Its last reply.
-    pub const fn last_reply(&self) -> Option<&Reply> {
+    pub(super) const fn last_reply(&self) -> Option<&Reply> {
         self.last_reply.as_ref()
     }
 
     /// Its last snapshot.
-    pub fn snapshot(&self) -> Option<Snapshot> {
+    pub(super) fn snapshot(&self) -> Option<Snapshot> {
         self.snapshot.clone()
     }
 
     /// Applies at most this many entries that it does not have yet; returns the number applied.
-    pub fn apply(&mut self, log: &ReplicatedLog, most: u64, oracle: &mut Oracle) -> Result<u64, Violation> {
+    pub(super) fn apply(
+        &mut self,
+        log: &ReplicatedLog,
+        most: u64,
+        oracle: &mut Oracle,
+    ) -> Result<u64, Violation> {
         let mut done = 0;
         while let Some(entry) = log.entry(self.state.index() + 1).filter(|_| done < most) {
             self.step(entry, oracle)?;
@@ -99,13 +104,13 @@ impl Replica {
     }
 
     /// Takes a snapshot of its state.
-    pub fn take_snapshot(&mut self) {
+    pub(super) fn take_snapshot(&mut self) {
         let chunks = chunks(&self.state).filter(|(table, _)| !self.mutation.omits(*table)).collect();
         self.snapshot = Some(Snapshot { index: self.state.index(), chunks });
     }
 
     /// Crashes, and restarts from its last snapshot. The log is still there.
-    pub fn restart(&mut self, oracle: &mut Oracle) -> Result<(), Violation> {
+    pub(super) fn restart(&mut self, oracle: &mut Oracle) -> Result<(), Violation> {
         self.last_reply = None;
         if let Some(snapshot) = self.snapshot.clone() {
             return self.load(&snapshot, oracle);
@@ -115,7 +120,7 @@ impl Replica {
     }
 
     /// Installs another replica's snapshot.
-    pub fn install(&mut self, snapshot: Snapshot, oracle: &mut Oracle) -> Result<(), Violation> {
+    pub(super) fn install(&mut self, snapshot: Snapshot, oracle: &mut Oracle) -> Result<(), Violation> {
         self.load(&snapshot, oracle)?;
         self.snapshot = Some(snapshot);
         Ok(())

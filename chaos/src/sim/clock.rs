@@ -16,7 +16,7 @@ use conclave_lease::LeaseClockReading;
 const START_MS: i64 = 1_800_000_000_000;
 
 /// The time since the simulation began; zero outside a host.
-pub fn true_time() -> Duration {
+pub(super) fn true_time() -> Duration {
     turmoil::sim_elapsed().unwrap_or_default()
 }
 
@@ -26,7 +26,7 @@ fn micros(time: Duration) -> u64 {
 
 /// The clocks of one machine.
 #[derive(Debug)]
-pub struct MachineClocks {
+pub(super) struct MachineClocks {
     /// The true time at this machine's last reading, in microseconds: its threads outside the simulation see no later
     /// one.
     seen: AtomicU64,
@@ -39,18 +39,18 @@ pub struct MachineClocks {
 }
 
 impl MachineClocks {
-    pub fn new(drift_ppm: i64) -> Arc<Self> {
+    pub(super) fn new(drift_ppm: i64) -> Arc<Self> {
         let (seen, suspended, wall_off) = (AtomicU64::new(0), AtomicU64::new(0), AtomicI64::new(0));
         Arc::new(Self { seen, drift_ppm, suspended, wall_off })
     }
 
     /// Suspends the machine: one of its clocks continues, the other one stops.
-    pub fn suspend(&self, time: Duration) {
+    pub(super) fn suspend(&self, time: Duration) {
         self.suspended.fetch_add(micros(time), Ordering::Relaxed);
     }
 
     /// Sets the wall clock.
-    pub fn set_wall(&self, off_ms: i64) {
+    pub(super) fn set_wall(&self, off_ms: i64) {
         self.wall_off.store(off_ms, Ordering::Relaxed);
     }
 

@@ -12,7 +12,7 @@ use super::SimBug;
 use crate::random::Random;
 
 /// The reason for the end of a node whose disk failed.
-pub const FAILED: &str = "the disk failed";
+pub(super) const FAILED: &str = "the disk failed";
 /// Longest sync of a slow disk.
 const SLOW_MS: u64 = 250;
 /// Longest sync of a normal disk.
@@ -20,7 +20,7 @@ const USUAL_MS: u64 = 4;
 
 /// The disk of one node. Clones are the same disk.
 #[derive(Clone)]
-pub struct Disk(Arc<Mutex<Platter>>);
+pub(super) struct Disk(Arc<Mutex<Platter>>);
 
 struct Platter {
     random: Random,
@@ -35,7 +35,7 @@ struct Platter {
 }
 
 impl Disk {
-    pub fn new(seed: u64, bug: SimBug) -> Self {
+    pub(super) fn new(seed: u64, bug: SimBug) -> Self {
         let platter = Platter {
             random: Random::new(seed),
             bug,
@@ -49,7 +49,7 @@ impl Disk {
     }
 
     /// A writer for the process that starts now. Must be called on its runtime.
-    pub fn open(&self) -> LogWriter {
+    pub(super) fn open(&self) -> LogWriter {
         let pacing = self.clone();
         LogWriter::paced(Handle { disk: self.clone(), log: self.locked().written.clone() }, move || {
             pacing.locked().pace()
@@ -57,7 +57,7 @@ impl Disk {
     }
 
     /// Simulates a crash of the process or the machine.
-    pub fn crash(&self) {
+    pub(super) fn crash(&self) {
         let mut platter = self.locked();
         let platter = &mut *platter;
         let unsynced = std::mem::take(&mut platter.unsynced);
@@ -74,19 +74,19 @@ impl Disk {
     }
 
     /// Replaces the disk with an empty one.
-    pub fn wipe(&self) {
+    pub(super) fn wipe(&self) {
         let mut platter = self.locked();
         platter.unsynced.clear();
         platter.synced = MemLog::new();
         platter.written = MemLog::new();
     }
 
-    pub fn slow(&self, slow: bool) {
+    pub(super) fn slow(&self, slow: bool) {
         self.locked().slow = slow;
     }
 
     /// The next write fails, and every later one of this process.
-    pub fn fail(&self) {
+    pub(super) fn fail(&self) {
         self.locked().fails = true;
     }
 

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// True if all nodes run and have applied the same index.
-pub fn agree(world: &SimWorld) -> bool {
+pub(super) fn agree(world: &SimWorld) -> bool {
     let running = world.running();
     let mut indexes: Vec<u64> = running.values().map(|cluster| cluster.view().index()).collect();
     indexes.dedup();
@@ -20,7 +20,7 @@ pub fn agree(world: &SimWorld) -> bool {
 }
 
 /// A description of each broken promise.
-pub fn at_the_end(world: &SimWorld) -> Vec<Broken> {
+pub(super) fn at_the_end(world: &SimWorld) -> Vec<Broken> {
     let running = world.running();
     if !agree(world) {
         let at = |(node, cluster): (&u64, &Cluster)| {
@@ -48,7 +48,7 @@ pub fn at_the_end(world: &SimWorld) -> Vec<Broken> {
 
 /// Everything that was acknowledged and is missing, or was ended and still exists, in a state that this node serves
 /// from.
-pub fn missing(world: &SimWorld, node: u64, state: &State) -> Vec<Broken> {
+pub(super) fn missing(world: &SimWorld, node: u64, state: &State) -> Vec<Broken> {
     let users = world.users().into_iter().filter(|id| state.user(UserId::new(*id)).is_none());
     let mut broken: Vec<Broken> = users
         .map(|id| {

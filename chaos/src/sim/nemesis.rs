@@ -84,7 +84,7 @@ fn pairs() -> impl Iterator<Item = (String, String)> {
     (1..=NODES).map(|node| (ip(node), ip(1 + node % NODES)))
 }
 
-pub struct Nemesis {
+pub(super) struct Nemesis {
     world: Arc<SimWorld>,
     random: Random,
     /// A history has some kinds of faults and not others: rare combinations occur sooner than if each history had all
@@ -100,7 +100,7 @@ pub struct Nemesis {
 }
 
 impl Nemesis {
-    pub fn new(world: &Arc<SimWorld>) -> Self {
+    pub(super) fn new(world: &Arc<SimWorld>) -> Self {
         let mut random = Random::new(world.seed ^ 0x6e65_6d65_7369_7300);
         let mut kinds: Vec<Fault> = FAULTS.into_iter().filter(|_| random.percent(40)).collect();
         if kinds.is_empty() {
@@ -120,7 +120,7 @@ impl Nemesis {
     }
 
     /// Carries out everything that is due by now.
-    pub fn step(&mut self, sim: &mut Sim<'_>) {
+    pub(super) fn step(&mut self, sim: &mut Sim<'_>) {
         let now = sim.elapsed();
         self.cure(sim, now);
         if now >= self.next {
@@ -133,7 +133,7 @@ impl Nemesis {
     }
 
     /// Ends the faults that are due. A process that has ended by itself is restarted, as by a supervisor.
-    pub fn cure(&mut self, sim: &mut Sim<'_>, now: Duration) {
+    pub(super) fn cure(&mut self, sim: &mut Sim<'_>, now: Duration) {
         for (node, reason) in self.world.take_ended() {
             if !EXPECTED.iter().any(|known| reason.contains(known)) {
                 let how = format!("node {node} ended by itself: {reason}");
@@ -150,7 +150,7 @@ impl Nemesis {
     }
 
     /// Ends all faults and makes no more.
-    pub fn heal(&mut self, sim: &mut Sim<'_>) {
+    pub(super) fn heal(&mut self, sim: &mut Sim<'_>) {
         for cure in std::mem::take(&mut self.cures) {
             self.end(sim, cure.what);
         }
@@ -227,7 +227,7 @@ impl Nemesis {
     }
 
     /// Ends every partition.
-    pub fn repair_all(sim: &Sim<'_>) {
+    pub(super) fn repair_all(sim: &Sim<'_>) {
         pairs().for_each(|(one, other)| sim.repair(one, other));
     }
 

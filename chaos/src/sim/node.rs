@@ -17,12 +17,12 @@ const PORT: u16 = 7946;
 const CLIENTS: u64 = 3;
 
 /// The address of this node, as turmoil assigns it to the host of that number.
-pub fn ip(node: u64) -> String {
+pub(super) fn ip(node: u64) -> String {
     format!("192.168.7.{node}")
 }
 
 /// Runs until the host is crashed.
-pub async fn software(world: Arc<SimWorld>, node: u64) -> turmoil::Result {
+pub(super) async fn software(world: Arc<SimWorld>, node: u64) -> turmoil::Result {
     let incarnation = world.begin_incarnation(node);
     match start(&world, node, incarnation).await {
         Ok(cluster) => serve(&world, node, incarnation, cluster).await,

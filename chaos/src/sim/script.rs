@@ -74,7 +74,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// The end of the simulation, or a situation that does not arise.
-pub fn play(plan: SimPlan, sim: &mut Sim<'_>, world: &Arc<SimWorld>) -> turmoil::Result {
+pub(super) fn play(plan: SimPlan, sim: &mut Sim<'_>, world: &Arc<SimWorld>) -> turmoil::Result {
     let random = Random::new(world.seed ^ 0x706c_616e);
     let mut stage = Play { sim, world, random, ordered: 0 };
     let leader = stage.begin()?;

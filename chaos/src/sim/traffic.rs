@@ -18,7 +18,7 @@ use super::{
 use crate::{history::Seen, random::Random};
 
 /// The reason for the end of a node that its operator stopped.
-pub const STOPPED_IN_ORDER: &str = "stopped in order";
+pub(super) const STOPPED_IN_ORDER: &str = "stopped in order";
 const CLIENT: &str = "app";
 const REDIRECT_URI: &str = "https://app.test/callback";
 const USER: [u8; 16] = [1; 16];
@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(20);
 const LOOK_OF_A_PLAN: Duration = Duration::from_millis(1);
 
 /// Runs one client until the process ends.
-pub async fn visit(world: Arc<SimWorld>, node: u64, number: u64, cluster: Cluster) {
+pub(super) async fn visit(world: Arc<SimWorld>, node: u64, number: u64, cluster: Cluster) {
     let random = Random::new(world.seed.wrapping_mul(7_919).wrapping_add(node * 1_009 + number));
     let mut client = SimClient { world, node, cluster, random };
     client.seed_users().await;
@@ -48,7 +48,7 @@ pub async fn visit(world: Arc<SimWorld>, node: u64, number: u64, cluster: Cluste
 }
 
 /// Checks the most recently revoked sessions as fast as possible: this detects a node that is behind.
-pub async fn watch(world: Arc<SimWorld>, node: u64, cluster: Cluster) {
+pub(super) async fn watch(world: Arc<SimWorld>, node: u64, cluster: Cluster) {
     let random = Random::new(world.seed.wrapping_mul(104_729).wrapping_add(node));
     let mut watcher = SimClient { world, node, cluster, random };
     while watcher.world.stage() == ScriptStage::Faults {
@@ -66,7 +66,7 @@ pub async fn watch(world: Arc<SimWorld>, node: u64, cluster: Cluster) {
 }
 
 /// Runs the operator's commands at this node.
-pub async fn run_operator_commands(world: Arc<SimWorld>, node: u64, cluster: Cluster) {
+pub(super) async fn run_operator_commands(world: Arc<SimWorld>, node: u64, cluster: Cluster) {
     let random = Random::new(world.seed.wrapping_mul(611_953).wrapping_add(node));
     let mut operator = SimClient { world, node, cluster, random };
     let look = if operator.world.plan == SimPlan::Storm { LOOK } else { LOOK_OF_A_PLAN };
@@ -239,7 +239,7 @@ impl SimClient {
     }
 }
 
-pub fn is_live(state: &State, session_id: [u8; 16]) -> bool {
+pub(super) fn is_live(state: &State, session_id: [u8; 16]) -> bool {
     state.live_session(SessionId::new(session_id), state.meta().clock).is_some()
 }
 

@@ -40,7 +40,7 @@ fn address(text: &str) -> io::Result<SocketAddr> {
 }
 
 /// The cluster plane of the host on which this is called.
-pub async fn plane(world: &Arc<SimWorld>, port: u16) -> io::Result<Plane> {
+pub(super) async fn plane(world: &Arc<SimWorld>, port: u16) -> io::Result<Plane> {
     let listener = TcpListener::bind(("0.0.0.0", port)).await?;
     let (sender, incoming) = mpsc::channel(QUEUE);
     tokio::spawn(async move {

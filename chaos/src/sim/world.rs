@@ -21,7 +21,7 @@ use super::{
 use crate::{history::History, promise::Broken, random::Random};
 
 /// Nodes of a cluster.
-pub const NODES: u64 = 3;
+pub(super) const NODES: u64 = 3;
 /// Largest drift of a clock; two such clocks stay within the margin of the leases.
 const MAX_DRIFT_PPM: u64 = 40_000;
 /// Largest drift of two clocks in opposite directions that is within the margin: 1.047 / 0.953 is below 1.1.
@@ -32,12 +32,12 @@ const WATCHED: usize = 4;
 const REMEMBERED: usize = 24;
 
 /// Every node.
-pub fn nodes() -> std::ops::RangeInclusive<u64> {
+pub(super) fn nodes() -> std::ops::RangeInclusive<u64> {
     1..=NODES
 }
 
 /// The part of a node that outlives its process.
-pub struct SimMachine {
+pub(super) struct SimMachine {
     pub clock: Arc<Clock>,
     pub disk: Disk,
     pub data_dir: PathBuf,
@@ -45,7 +45,7 @@ pub struct SimMachine {
 
 /// A session of a client.
 #[derive(Clone)]
-pub struct KnownSession {
+pub(super) struct KnownSession {
     pub number: u64,
     pub session_id: [u8; 16],
     /// The index in the client's cookie.
@@ -54,7 +54,7 @@ pub struct KnownSession {
 
 /// The present phase of the clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScriptStage {
+pub(super) enum ScriptStage {
     /// They act at random.
     Faults,
     /// The faults are over: each node must prove that it works.
@@ -65,7 +65,7 @@ pub enum ScriptStage {
 
 /// A command of the operator to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OperatorCommand {
+pub(super) enum OperatorCommand {
     Compact,
     Stop,
     /// Creates what clients need, and signs one in.
@@ -95,7 +95,7 @@ struct Shared {
     answered_for: Option<u64>,
 }
 
-pub struct SimWorld {
+pub(super) struct SimWorld {
     pub seed: u64,
     pub plan: SimPlan,
     pub secret: ClusterSecret,
@@ -106,7 +106,7 @@ pub struct SimWorld {
 }
 
 impl SimWorld {
-    pub fn new(
+    pub(super) fn new(
         seed: u64,
         plan: SimPlan,
         bug: SimBug,
@@ -135,11 +135,11 @@ impl SimWorld {
         })
     }
 
-    pub fn machine(&self, node: u64) -> Option<&SimMachine> {
+    pub(super) fn machine(&self, node: u64) -> Option<&SimMachine> {
         self.machines.get(&node)
     }
 
-    pub fn stage(&self) -> ScriptStage {
+    pub(super) fn stage(&self) -> ScriptStage {
         match self.stage.load(Ordering::Relaxed) {
             0 => ScriptStage::Faults,
             1 => ScriptStage::Proof,
@@ -147,12 +147,12 @@ impl SimWorld {
         }
     }
 
-    pub fn enter(&self, stage: ScriptStage) {
+    pub(super) fn enter(&self, stage: ScriptStage) {
         self.stage.store(stage as u8, Ordering::Relaxed);
     }
 
     /// Records the start of a process; returns its number among those of its node.
-    pub fn begin_incarnation(&self, node: u64) -> u64 {
+    pub(super) fn begin_incarnation(&self, node: u64) -> u64 {
         let mut shared = self.locked();
         shared.stopped.remove(&node);
         let incarnation = shared.incarnations.entry(node).or_default();
@@ -160,109 +160,109 @@ impl SimWorld {
         *incarnation
     }
 
-    pub fn started(&self, node: u64, cluster: Cluster) {
+    pub(super) fn started(&self, node: u64, cluster: Cluster) {
         self.locked().running.insert(node, cluster);
     }
 
     /// Records that the process stops, or has stopped, by itself; only the first reason is kept.
-    pub fn stopped(&self, node: u64, reason: String) {
+    pub(super) fn stopped(&self, node: u64, reason: String) {
         self.locked().stopped.entry(node).or_insert(reason);
     }
 
     /// Records that the process has ended.
-    pub fn ended(&self, node: u64) {
+    pub(super) fn ended(&self, node: u64) {
         let mut shared = self.locked();
         shared.running.remove(&node);
         shared.ended.push(node);
     }
 
     /// The processes that have ended by themselves, and their reasons.
-    pub fn take_ended(&self) -> Vec<(u64, String)> {
+    pub(super) fn take_ended(&self) -> Vec<(u64, String)> {
         let mut shared = self.locked();
         let ended = std::mem::take(&mut shared.ended);
         ended.into_iter().filter_map(|node| Some((node, shared.stopped.remove(&node)?))).collect()
     }
 
     /// Drops everything of a process that is gone.
-    pub fn forget(&self, node: u64) {
+    pub(super) fn forget(&self, node: u64) {
         let gone = self.locked().running.remove(&node);
         drop(gone);
     }
 
-    pub fn running(&self) -> BTreeMap<u64, Cluster> {
+    pub(super) fn running(&self) -> BTreeMap<u64, Cluster> {
         self.locked().running.clone()
     }
 
-    pub fn give_command(&self, node: u64, command: OperatorCommand) {
+    pub(super) fn give_command(&self, node: u64, command: OperatorCommand) {
         self.locked().commands.insert(node, command);
     }
 
-    pub fn take_command(&self, node: u64) -> Option<OperatorCommand> {
+    pub(super) fn take_command(&self, node: u64) -> Option<OperatorCommand> {
         self.locked().commands.remove(&node)
     }
 
-    pub fn order_is_carried_out(&self) {
+    pub(super) fn order_is_carried_out(&self) {
         self.locked().carried_out += 1;
     }
 
     /// The number of commands carried out.
-    pub fn carried_out(&self) -> u64 {
+    pub(super) fn carried_out(&self) -> u64 {
         self.locked().carried_out
     }
 
-    pub fn broken(&self, broken: Vec<Broken>) {
+    pub(super) fn broken(&self, broken: Vec<Broken>) {
         self.locked().broken.extend(broken);
     }
 
-    pub fn take_broken(&self) -> Vec<Broken> {
+    pub(super) fn take_broken(&self) -> Vec<Broken> {
         std::mem::take(&mut self.locked().broken)
     }
 
     /// Makes the network refuse connections to this node from now on.
-    pub fn answer_for(&self, node: Option<u64>) {
+    pub(super) fn answer_for(&self, node: Option<u64>) {
         self.locked().answered_for = node;
     }
 
-    pub fn is_answered_for(&self, addr: &str) -> bool {
+    pub(super) fn is_answered_for(&self, addr: &str) -> bool {
         self.locked().answered_for.is_some_and(|node| addr.starts_with(&format!("{}:", ip(node))))
     }
 
-    pub fn seeded(&self, done: bool) -> bool {
+    pub(super) fn seeded(&self, done: bool) -> bool {
         let mut shared = self.locked();
         shared.seeded |= done;
         shared.seeded
     }
 
-    pub fn works(&self, node: u64) {
+    pub(super) fn works(&self, node: u64) {
         self.locked().works.insert(node, true);
     }
 
-    pub fn all_work(&self) -> bool {
+    pub(super) fn all_work(&self) -> bool {
         let shared = self.locked();
         nodes().all(|node| shared.works.contains_key(&node))
     }
 
-    pub fn signed_in(&self, known: KnownSession, code: [u8; 16]) {
+    pub(super) fn signed_in(&self, known: KnownSession, code: [u8; 16]) {
         let mut shared = self.locked();
         remember(&mut shared.sessions, known);
         remember(&mut shared.codes, code);
     }
 
     /// A session to be checked.
-    pub fn session(&self, random: &mut Random) -> Option<KnownSession> {
+    pub(super) fn session(&self, random: &mut Random) -> Option<KnownSession> {
         let shared = self.locked();
         shared.sessions.get(random.index(shared.sessions.len())).cloned()
     }
 
     /// One of the last few sessions of which a revocation has begun.
-    pub fn revoked_last(&self, random: &mut Random) -> Option<KnownSession> {
+    pub(super) fn revoked_last(&self, random: &mut Random) -> Option<KnownSession> {
         let shared = self.locked();
         let back = 1 + random.index(WATCHED.min(shared.revoked.len()));
         shared.revoked.get(shared.revoked.len().checked_sub(back)?).cloned()
     }
 
     /// A session to be revoked; from now on clients check it.
-    pub fn to_revoke(&self, random: &mut Random) -> Option<KnownSession> {
+    pub(super) fn to_revoke(&self, random: &mut Random) -> Option<KnownSession> {
         let mut shared = self.locked();
         let place = random.index(shared.sessions.len());
         let known = shared.sessions.remove(place)?;
@@ -270,24 +270,24 @@ impl SimWorld {
         Some(known)
     }
 
-    pub fn code(&self, random: &mut Random) -> Option<[u8; 16]> {
+    pub(super) fn code(&self, random: &mut Random) -> Option<[u8; 16]> {
         let shared = self.locked();
         shared.codes.get(random.index(shared.codes.len())).copied()
     }
 
-    pub fn user_created(&self, user: [u8; 16]) {
+    pub(super) fn user_created(&self, user: [u8; 16]) {
         self.locked().users.push(user);
     }
 
     /// Each session, and whether it must be live, if that is known.
-    pub fn sessions_at_the_end(&self) -> Vec<([u8; 16], Option<bool>)> {
+    pub(super) fn sessions_at_the_end(&self) -> Vec<([u8; 16], Option<bool>)> {
         let named = self.history.fates().into_iter();
         named
             .filter_map(|(name, fate)| Some((u128::from_str_radix(&name, 16).ok()?.to_be_bytes(), fate)))
             .collect()
     }
 
-    pub fn users(&self) -> Vec<[u8; 16]> {
+    pub(super) fn users(&self) -> Vec<[u8; 16]> {
         self.locked().users.clone()
     }
 

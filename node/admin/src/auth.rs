@@ -37,7 +37,7 @@ struct Caller {
 }
 
 impl Api {
-    pub async fn may_read(&self, metadata: &MetadataMap) -> Result<MayRead, Status> {
+    pub(crate) async fn may_read(&self, metadata: &MetadataMap) -> Result<MayRead, Status> {
         let caller = self.caller(metadata).await?;
         match caller.role {
             ApiRole::Reader | ApiRole::Admin => Ok(MayRead(())),
@@ -45,7 +45,7 @@ impl Api {
         }
     }
 
-    pub async fn may_write(&self, metadata: &MetadataMap) -> Result<MayWrite, Status> {
+    pub(crate) async fn may_write(&self, metadata: &MetadataMap) -> Result<MayWrite, Status> {
         let caller = self.caller(metadata).await?;
         match caller.role {
             ApiRole::Admin => Ok(MayWrite { caller: caller.id }),
@@ -55,7 +55,7 @@ impl Api {
 
     /// Checks the authority again at the end of a long call: a caller who lost it meanwhile changes nothing. An
     /// operator assertion is short-lived and stands for the cluster secret, which cannot be revoked.
-    pub async fn may_still_write(&self, metadata: &MetadataMap) -> Result<(), Status> {
+    pub(crate) async fn may_still_write(&self, metadata: &MetadataMap) -> Result<(), Status> {
         match bearer(metadata) {
             Some(text) if operator::is_assertion(text) => Ok(()),
             _ => self.may_write(metadata).await.map(drop),

@@ -31,17 +31,17 @@ pub(super) fn application(state: &State, name: &str) -> Option<ApplicationId> {
 
 impl Writing {
     /// Refuses a rename while a member runs an older version: it would not know the command, and would stop.
-    pub fn can_rename(&self) -> Result<(), Status> {
+    pub(crate) fn can_rename(&self) -> Result<(), Status> {
         if self.state.meta().level >= level::NAMES { Ok(()) } else { Err(errors::outdated_member()) }
     }
 
     /// Refuses to end a lock-out while a member runs an older version: it would not know the command, and would stop.
-    pub fn can_unlock(&self) -> Result<(), Status> {
+    pub(crate) fn can_unlock(&self) -> Result<(), Status> {
         if self.state.meta().level >= level::STRENGTHENING { Ok(()) } else { Err(errors::outdated_member()) }
     }
 
     /// Refuses properties that an older member would drop from an application: its state would differ from then on.
-    pub fn can_choose_headers(&self) -> Result<(), Status> {
+    pub(crate) fn can_choose_headers(&self) -> Result<(), Status> {
         if self.state.meta().level >= level::IDENTITY_HEADERS {
             Ok(())
         } else {
@@ -49,20 +49,20 @@ impl Writing {
         }
     }
 
-    pub async fn user(&mut self, name: &str) -> Result<UserId, Status> {
+    pub(crate) async fn user(&mut self, name: &str) -> Result<UserId, Status> {
         self.resolve("user", name, user, UserId::new).await
     }
 
-    pub async fn group(&mut self, name: &str) -> Result<GroupId, Status> {
+    pub(crate) async fn group(&mut self, name: &str) -> Result<GroupId, Status> {
         self.resolve("group", name, group, GroupId::new).await
     }
 
-    pub async fn application(&mut self, name: &str) -> Result<ApplicationId, Status> {
+    pub(crate) async fn application(&mut self, name: &str) -> Result<ApplicationId, Status> {
         self.resolve("application", name, application, ApplicationId::new).await
     }
 
     /// The ids of all these groups, in the form of commands.
-    pub async fn groups(&mut self, names: &[String]) -> Result<Vec<Vec<u8>>, Status> {
+    pub(crate) async fn groups(&mut self, names: &[String]) -> Result<Vec<Vec<u8>>, Status> {
         let mut ids = Vec::with_capacity(names.len());
         for name in names {
             ids.push(self.group(name).await?.to_vec());

@@ -33,7 +33,7 @@ pub(super) struct Listing {
 
 impl Api {
     /// Opens a page; `name` is the name of the listing, including its filter.
-    pub fn listing(&self, name: impl Into<String>, page: Option<pb::Page>) -> Result<Listing, Status> {
+    pub(crate) fn listing(&self, name: impl Into<String>, page: Option<pb::Page>) -> Result<Listing, Status> {
         let keys: Vec<_> = self.auth.cluster_keys().all().map(|keys| keys.page.clone()).collect();
         Listing::open(keys, name.into(), &page.unwrap_or_default())
     }
@@ -54,7 +54,7 @@ impl Listing {
     }
 
     /// The row after which the page begins, if this is not the first page.
-    pub fn after<I>(&self, parse: impl Fn(&[u8]) -> Option<I>) -> Result<Option<I>, Status> {
+    pub(crate) fn after<I>(&self, parse: impl Fn(&[u8]) -> Option<I>) -> Result<Option<I>, Status> {
         if self.after.is_empty() {
             return Ok(None);
         }
@@ -62,7 +62,7 @@ impl Listing {
     }
 
     /// One page of `rows`, and the token of the next. The rows begin after [`after`](Self::after), each with its key.
-    pub fn page<M: Message>(&self, rows: impl Iterator<Item = (Vec<u8>, M)>) -> (Vec<M>, String) {
+    pub(crate) fn page<M: Message>(&self, rows: impl Iterator<Item = (Vec<u8>, M)>) -> (Vec<M>, String) {
         let (mut page, mut bytes, mut last) = (Vec::new(), 0_usize, Vec::new());
         for (key, row) in rows {
             if page.len() >= self.rows || bytes >= FULL_BYTES {

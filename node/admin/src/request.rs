@@ -51,7 +51,7 @@ pub(super) struct Writing {
 }
 
 impl Api {
-    pub async fn read<M>(&self, request: Request<M>) -> Result<(Reading, M), Status> {
+    pub(crate) async fn read<M>(&self, request: Request<M>) -> Result<(Reading, M), Status> {
         let address = address_of(&request);
         let permit = self.may_read(request.metadata()).await;
         let permit = permit.inspect_err(|status| denied(status, &address, "-", "-"))?;
@@ -60,7 +60,11 @@ impl Api {
     }
 
     /// Begins a write. Secrets must have been removed from the message: the rest of it is hashed into the write's name.
-    pub async fn write<M: Message>(&self, request: Request<M>, method: &str) -> Result<(Writing, M), Status> {
+    pub(crate) async fn write<M: Message>(
+        &self,
+        request: Request<M>,
+        method: &str,
+    ) -> Result<(Writing, M), Status> {
         let address = address_of(&request);
         let permit = self.may_write(request.metadata()).await;
         let permit = permit.inspect_err(|status| denied(status, &address, "-", "-"))?;
@@ -122,7 +126,7 @@ impl Api {
 }
 
 impl Reading {
-    pub fn reply<T>(&self, message: T) -> Result<Response<T>, Status> {
+    pub(crate) fn reply<T>(&self, message: T) -> Result<Response<T>, Status> {
         let mut response = Response::new(message);
         self.api.mark(response.metadata_mut(), self.state.index());
         Ok(response)
@@ -131,22 +135,22 @@ impl Reading {
 
 impl Writing {
     /// An id for the row called `label` in this write; a retry gets an equal id.
-    pub fn id(&self, label: &str) -> [u8; 16] {
+    pub(crate) fn id(&self, label: &str) -> [u8; 16] {
         self.write_key.id(label)
     }
 
-    pub async fn propose(&self, body: Body) -> Result<CommittedWrite, Status> {
+    pub(crate) async fn propose(&self, body: Body) -> Result<CommittedWrite, Status> {
         let proposed = self.api.auth.cluster().propose(self.write_key.request(), body).await;
         proposed.map_err(|error| self.failed(error))
     }
 
     /// A further write of this call, with a name of its own that a retry repeats.
-    pub async fn propose_then(&self, label: String, body: Body) -> Result<CommittedWrite, Status> {
+    pub(crate) async fn propose_then(&self, label: String, body: Body) -> Result<CommittedWrite, Status> {
         let request = self.write_key.then(&label).request();
         self.api.auth.cluster().propose(request, body).await.map_err(|error| self.failed(error))
     }
 
-    pub fn reply<T>(&self, committed: &CommittedWrite, message: T) -> Result<Response<T>, Status> {
+    pub(crate) fn reply<T>(&self, committed: &CommittedWrite, message: T) -> Result<Response<T>, Status> {
         let mut response = Response::new(message);
         self.api.mark(response.metadata_mut(), committed.index);
         self.api.leader_hint(response.metadata_mut());

@@ -4,7 +4,7 @@ use super::names::Object;
 
 /// Walks from `next` on through objects that are sorted by their first index. Returns the index after the last one
 /// covered without a gap, and true if any object touches `next` at all.
-pub fn reach<'a>(objects: impl IntoIterator<Item = &'a Object>, next: u64) -> (u64, bool) {
+pub(crate) fn reach<'a>(objects: impl IntoIterator<Item = &'a Object>, next: u64) -> (u64, bool) {
     let mut reached = (next, false);
     for object in objects {
         if object.first > reached.0 {

@@ -14,7 +14,7 @@ use conclave_base::runtime::Runtime;
 use conclave_config::ScheduleConfig;
 
 /// The interval between two rounds.
-pub const PERIOD: Duration = Duration::from_secs(2);
+pub(crate) const PERIOD: Duration = Duration::from_secs(2);
 /// The pause after a snapshot that could not be taken or written: a snapshot is large.
 const PAUSE: Duration = Duration::from_secs(30);
 /// Objects removed in one round; the rest is removed in the next.
@@ -35,7 +35,7 @@ pub struct Pruned {
 }
 
 /// The task that takes snapshots and prunes.
-pub struct Keeper {
+pub(crate) struct Keeper {
     pub source: Arc<dyn Source>,
     pub target: ArchiveTarget,
     pub runtime: Runtime,
@@ -46,7 +46,7 @@ pub struct Keeper {
 
 impl Keeper {
     /// Runs one round. Returns the time to wait before the next.
-    pub async fn tick(&self) -> Duration {
+    pub(crate) async fn tick(&self) -> Duration {
         if !self.source.leads() {
             self.progress.known().snapshot = None;
             return PERIOD;
@@ -135,7 +135,7 @@ impl Keeper {
 ///
 /// # Errors
 /// [`ArchiveError`]; an object lock keeps objects for a while, and they are removed later.
-pub async fn prune(
+pub(crate) async fn prune(
     target: &ArchiveTarget,
     cluster: [u8; 16],
     policy: &RetentionPolicy,
@@ -172,7 +172,10 @@ pub async fn prune(
 ///
 /// # Errors
 /// [`ArchiveError`].
-pub async fn everything(target: &ArchiveTarget, cluster: &[u8; 16]) -> Result<Vec<Object>, ArchiveError> {
+pub(crate) async fn everything(
+    target: &ArchiveTarget,
+    cluster: &[u8; 16],
+) -> Result<Vec<Object>, ArchiveError> {
     let mut all = Vec::new();
     for kind in [ObjectKind::Snapshot, ObjectKind::Log, ObjectKind::RevocationJournal] {
         all.extend(target.list_all(cluster, kind).await?);

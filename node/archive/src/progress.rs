@@ -19,7 +19,7 @@ const WARN_EVERY: Duration = Duration::from_secs(30);
 
 /// The progress that this node knows of.
 #[derive(Debug, Clone, Default)]
-pub struct ArchivePosition {
+pub(crate) struct ArchivePosition {
     /// True once the archive has been read since this node leads.
     pub found: bool,
     /// Every entry up to this one is in the archive, except for gaps.
@@ -40,7 +40,7 @@ pub struct ArchivePosition {
 
 /// The task of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ArchiveTask {
+pub(crate) enum ArchiveTask {
     Log,
     Snapshot,
 }
@@ -55,30 +55,30 @@ impl ArchivePosition {
     }
 
     /// The first index after a gap that no snapshot covers, if there is one.
-    pub fn gap(&self) -> Option<u64> {
+    pub(crate) fn gap(&self) -> Option<u64> {
         let covered = self.snapshot.map_or(0, |(index, _)| index.saturating_add(1));
         (self.chain_from > covered).then_some(self.chain_from)
     }
 }
 
 /// The shared progress, and the bound of what the log may hold back.
-pub struct ArchiveProgress {
+pub(crate) struct ArchiveProgress {
     known: Mutex<ArchivePosition>,
     target: String,
     hold_back: u64,
 }
 
 impl ArchiveProgress {
-    pub fn new(target: &str, hold_back: u64) -> Self {
+    pub(crate) fn new(target: &str, hold_back: u64) -> Self {
         Self { known: Mutex::default(), target: target.to_owned(), hold_back }
     }
 
-    pub fn known(&self) -> MutexGuard<'_, ArchivePosition> {
+    pub(crate) fn known(&self) -> MutexGuard<'_, ArchivePosition> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records a failure, and logs it if it has not been logged lately.
-    pub fn record_failure(&self, task: ArchiveTask, error: &ArchiveError, clock: &dyn Clock) {
+    pub(crate) fn record_failure(&self, task: ArchiveTask, error: &ArchiveError, clock: &dyn Clock) {
         let mut known = self.known();
         let now = clock.monotonic();
         *known.error(task) = Some((error.to_string(), clock.now_ms()));
@@ -89,7 +89,7 @@ impl ArchiveProgress {
     }
 
     /// Records a success after failures.
-    pub fn record_success(&self, task: ArchiveTask) {
+    pub(crate) fn record_success(&self, task: ArchiveTask) {
         let mut known = self.known();
         if known.error(task).take().is_some() {
             known.warned = None;
@@ -99,7 +99,7 @@ impl ArchiveProgress {
     }
 
     /// Publishes the progress to the log and to the node's status.
-    pub fn publish(&self, source: &dyn Source, clock: &dyn Clock) {
+    pub(crate) fn publish(&self, source: &dyn Source, clock: &dyn Clock) {
         let known = self.known().clone();
         let hold = ArchiveHold { archived: known.archived, limit_bytes: self.hold_back };
         source.report(hold, self.status(&known, source, clock));

@@ -35,12 +35,12 @@ const ANSWER_LIMIT: Duration = Duration::from_mins(1);
 
 /// The client that makes the requests.
 #[derive(Clone)]
-pub struct S3Requests {
+pub(crate) struct S3Requests {
     tls: Option<Arc<ClientConfig>>,
 }
 
 impl S3Requests {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { tls: outbound::trusted() }
     }
 }

@@ -26,7 +26,7 @@ use conclave_cluster::command_entry;
 use conclave_store::{LogId, LogRecord, snapshot::SealingKey};
 
 /// The interval at which new entries are looked for: a second less the time of a write to the archive.
-pub const PERIOD: Duration = Duration::from_millis(750);
+pub(crate) const PERIOD: Duration = Duration::from_millis(750);
 /// The longest pause after failures, so that a target that can be reached again is noticed soon.
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// The interval at which a node that does not lead reads how far the archive is, to know what its log must keep.
@@ -45,7 +45,7 @@ struct Position {
 }
 
 /// The task that ships.
-pub struct Shipper {
+pub(crate) struct Shipper {
     source: Arc<dyn Source>,
     target: ArchiveTarget,
     key: Arc<SealingKey>,
@@ -57,7 +57,7 @@ pub struct Shipper {
 }
 
 impl Shipper {
-    pub fn new(
+    pub(crate) fn new(
         source: Arc<dyn Source>,
         target: ArchiveTarget,
         key: Arc<SealingKey>,
@@ -69,7 +69,7 @@ impl Shipper {
 
     /// Runs one round. Returns the time to wait before the next. If it is dropped midway, at worst something is written
     /// twice.
-    pub async fn tick(&mut self) -> Duration {
+    pub(crate) async fn tick(&mut self) -> Duration {
         let outcome = if self.source.leads() { self.ship().await } else { self.follow().await };
         match outcome {
             Ok(()) => {
@@ -309,7 +309,7 @@ impl Shipper {
 ///
 /// # Errors
 /// [`ArchiveError`].
-pub async fn fetch(
+pub(crate) async fn fetch(
     target: &ArchiveTarget,
     object: &Object,
     key: &SealingKey,
@@ -334,6 +334,6 @@ pub async fn fetch(
 }
 
 /// The leader's stamp of an entry; blanks and memberships have none.
-pub fn stamp(record: &LogRecord) -> Option<u64> {
+pub(crate) fn stamp(record: &LogRecord) -> Option<u64> {
     command_entry(record).and_then(|bytes| LogEntry::decode(bytes).ok()).map(|entry| entry.at_ms)
 }

@@ -10,7 +10,7 @@ use conclave_cluster::Cluster;
 use conclave_store::{LogRecord, retention::ArchiveHold, snapshot::SnapshotFile};
 
 /// A snapshot whose file is kept while this value exists.
-pub struct Taken {
+pub(crate) struct Taken {
     pub file: SnapshotFile,
     #[expect(dead_code, reason = "it is there to be dropped")]
     pub held: Box<dyn Any + Send + Sync>,
@@ -18,7 +18,7 @@ pub struct Taken {
 
 /// The log that is archived.
 #[async_trait]
-pub trait Source: Send + Sync + 'static {
+pub(crate) trait Source: Send + Sync + 'static {
     /// True if this node is the one that ships.
     fn leads(&self) -> bool;
     fn node(&self) -> u64;

@@ -26,7 +26,7 @@ pub fn is_assertion(text: &str) -> bool {
 }
 
 /// Makes an assertion that is valid for two minutes from `now_ms`. Takes
-/// [`ClusterKeys::operator`](crate::crypto::keys::ClusterKeys::operator).
+/// [`ClusterKeys::operator`](conclave_crypto::keys::ClusterKeys::operator).
 pub fn make(key: &Key, now_ms: u64, entropy: &dyn Entropy) -> String {
     let expiry = now_ms.saturating_add(ms(LIFETIME));
     sign(key, expiry, &hex::encode(&entropy.bytes::<16>()))

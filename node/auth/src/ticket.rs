@@ -36,7 +36,7 @@ pub enum LoginTarget {
 pub struct AppUrl {
     /// `https` or `http`.
     pub scheme: String,
-    /// The canonical `host[:port]` ([`crate::http::host`]), without the scheme's default port.
+    /// The canonical `host[:port]` ([`conclave_http::host`]), without the scheme's default port.
     pub authority: String,
     /// Path and query, ASCII: raw bytes outside ASCII were percent-encoded when it was parsed.
     pub path: String,

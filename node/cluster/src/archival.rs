@@ -14,7 +14,7 @@ use super::Cluster;
 
 /// The last report of this node's archive. Empty on a node without an archive.
 #[derive(Default)]
-pub struct ArchiveSlot(Mutex<Said>);
+pub(crate) struct ArchiveSlot(Mutex<Said>);
 
 #[derive(Default)]
 struct Said {
@@ -26,12 +26,12 @@ struct Said {
 
 impl ArchiveSlot {
     /// The entries that the log must keep for the archive.
-    pub fn hold(&self) -> Option<ArchiveHold> {
+    pub(crate) fn hold(&self) -> Option<ArchiveHold> {
         self.said().hold
     }
 
     /// The status of the archive.
-    pub fn status(&self) -> Option<pb::ArchiveStatus> {
+    pub(crate) fn status(&self) -> Option<pb::ArchiveStatus> {
         let said = self.said();
         let status = said.status.clone()?;
         Some(pb::ArchiveStatus {

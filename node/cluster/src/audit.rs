@@ -9,7 +9,7 @@ use conclave_state::{
 };
 
 /// Writes the lines of one entry. `state` is the version of this entry or a later one.
-pub fn tell(events: &[Event], state: &State, index: u64) {
+pub(crate) fn tell(events: &[Event], state: &State, index: u64) {
     for event in events {
         match event {
             Event::SessionStarted { session, user } => {

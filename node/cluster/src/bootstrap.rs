@@ -39,7 +39,7 @@ pub struct BootstrapPeer {
 
 /// The cluster that this node is, or is about to be, a voter of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Roster {
+pub(crate) struct Roster {
     pub lineage: Lineage,
     pub members: BTreeMap<NodeId, Member>,
     /// True if this node writes the first entry. Always false if the cluster exists already: its members may no longer
@@ -92,7 +92,7 @@ enum Finding {
 }
 
 /// The peers in the form that greetings compare: sorted, `id@addr`.
-pub fn describe(peers: &[BootstrapPeer]) -> Vec<String> {
+pub(crate) fn describe(peers: &[BootstrapPeer]) -> Vec<String> {
     let mut lines: Vec<String> = peers.iter().map(|peer| format!("{}@{}", peer.node, peer.addr)).collect();
     lines.sort();
     lines
@@ -102,7 +102,7 @@ pub fn describe(peers: &[BootstrapPeer]) -> Vec<String> {
 ///
 /// # Errors
 /// [`BootstrapError`] if waiting cannot help.
-pub async fn find_roster(
+pub(crate) async fn find_roster(
     peers: &Arc<Peers>,
     own: &Member,
     configured: &[BootstrapPeer],
@@ -129,7 +129,7 @@ pub async fn find_roster(
 ///
 /// # Errors
 /// [`BootstrapError`].
-pub async fn check_against_peers(
+pub(crate) async fn check_against_peers(
     peers: &Arc<Peers>,
     configured: &[BootstrapPeer],
 ) -> Result<(), BootstrapError> {

@@ -22,13 +22,13 @@ const THREADS: usize = 2;
 const END_LIMIT: Duration = Duration::from_secs(5);
 
 /// Runs everything of a node that talks to peers. It stops at once when it is dropped, and waits for nothing.
-pub struct Consensus {
+pub(crate) struct Consensus {
     handle: Handle,
     threads: Mutex<Option<Runtime>>,
 }
 
 impl Consensus {
-    pub fn start() -> io::Result<Self> {
+    pub(crate) fn start() -> io::Result<Self> {
         let threads = Builder::new_multi_thread()
             .worker_threads(THREADS)
             .thread_name("consensus")
@@ -39,19 +39,22 @@ impl Consensus {
 
     /// Uses the runtime of the caller, which ends it. For the simulator.
     #[cfg(any(test, feature = "testing"))]
-    pub fn here() -> Self {
+    pub(crate) fn here() -> Self {
         Self { handle: Handle::current(), threads: Mutex::new(None) }
     }
 
     /// Runs `work` here. Returns `None` if this runtime has ended, or if `work` panicked. The work begins at once. The
     /// returned future does not contain it, so that the types of the callers stay small.
-    pub fn run<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> Running<T> {
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Running<T> {
         Running(self.handle.spawn(work))
     }
 
     /// Drops every task at its next await point, and returns once the threads have ended. Must be called from another
     /// runtime.
-    pub async fn end(&self) {
+    pub(crate) async fn end(&self) {
         let Some(threads) = self.take() else { return };
         // Waiting for threads blocks. A panic there would be tokio's, and nothing is left to do about it.
         let _ = tokio::task::spawn_blocking(move || threads.shutdown_timeout(END_LIMIT)).await;
@@ -71,7 +74,7 @@ impl Drop for Consensus {
 }
 
 /// Work that runs in the consensus runtime. Yields `None` if the runtime has ended, or if the work panicked.
-pub struct Running<T>(JoinHandle<T>);
+pub(crate) struct Running<T>(JoinHandle<T>);
 
 impl<T> Future for Running<T> {
     type Output = Option<T>;
@@ -83,17 +86,17 @@ impl<T> Future for Running<T> {
 
 /// Resolves when the data directory is free again: its other half is dropped with the last handle of the log.
 #[derive(Clone)]
-pub struct Released(watch::Receiver<()>);
+pub(crate) struct Released(watch::Receiver<()>);
 
 /// Keeps `held` as long as the log is open, and then notifies [`Released`].
-pub struct Hold<T> {
+pub(crate) struct Hold<T> {
     _held: T,
     // Declared after `_held`: the receiver must find it released.
     _tell: watch::Sender<()>,
 }
 
 impl<T> Hold<T> {
-    pub fn new(held: T) -> (Self, Released) {
+    pub(crate) fn new(held: T) -> (Self, Released) {
         let (tell, told) = watch::channel(());
         (Self { _held: held, _tell: tell }, Released(told))
     }
@@ -101,7 +104,7 @@ impl<T> Hold<T> {
 
 impl Released {
     /// Waits for the release within a bound. Returns false if the directory is still in use.
-    pub async fn wait(mut self) -> bool {
+    pub(crate) async fn wait(mut self) -> bool {
         // Nothing is ever sent: the end of the channel is the signal.
         timeout(END_LIMIT, async { while self.0.changed().await.is_ok() {} }).await.is_ok()
     }

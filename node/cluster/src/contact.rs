@@ -24,7 +24,7 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 const REMIND: Duration = Duration::from_mins(1);
 
 /// The part of the configuration that this task uses.
-pub struct ContactSettings {
+pub(crate) struct ContactSettings {
     /// This node as its members should know it.
     pub own: Member,
     /// Possible addresses of members, whatever the log says: the configured peers.
@@ -41,7 +41,7 @@ struct Watch {
 }
 
 /// Runs until the task is dropped. Must be called inside the consensus runtime.
-pub async fn run(leader: Leader, peers: Arc<Peers>, membership: Membership, place: ContactSettings) {
+pub(crate) async fn run(leader: Leader, peers: Arc<Peers>, membership: Membership, place: ContactSettings) {
     let mut watch = Watch { leader, peers, membership, place, lost_since: None, said_at: None };
     loop {
         watch.round().await;

@@ -19,7 +19,7 @@ use super::{leader::Leader, leader_transfer, lease::Leases};
 use conclave_store::writer::CommitCount;
 
 /// The time limit of one commit before the disk is treated as hung: many times a slow flush of a busy machine.
-pub const LIMIT: Duration = Duration::from_secs(3);
+pub(crate) const LIMIT: Duration = Duration::from_secs(3);
 /// The interval between two checks.
 const PERIOD: Duration = Duration::from_millis(250);
 /// The least time between two attempts to transfer the lead.
@@ -27,19 +27,19 @@ const BETWEEN_HANDOVERS: Duration = Duration::from_secs(5);
 
 /// The state of the disk that holds this node's log.
 #[derive(Debug, Default)]
-pub struct DiskWatch {
+pub(crate) struct DiskWatch {
     is_hung: AtomicBool,
 }
 
 impl DiskWatch {
     /// True while a commit has been waiting for longer than [`LIMIT`].
-    pub fn is_hung(&self) -> bool {
+    pub(crate) fn is_hung(&self) -> bool {
         self.is_hung.load(Ordering::Relaxed)
     }
 }
 
 /// Runs until the task is dropped.
-pub async fn run(watch: Arc<DiskWatch>, commits: Arc<CommitCount>, leader: Leader, leases: Leases) {
+pub(crate) async fn run(watch: Arc<DiskWatch>, commits: Arc<CommitCount>, leader: Leader, leases: Leases) {
     let mut waiting: Option<(u64, Instant)> = None;
     let mut handed_over: Option<Instant> = None;
     loop {

@@ -41,14 +41,14 @@ const PRECEDENCE: Duration = Duration::from_millis(40);
 
 /// Notifies that a leader's stream has ended.
 #[derive(Clone, Default)]
-pub struct Watch {
+pub(crate) struct Watch {
     gone: Arc<Mutex<Option<NodeId>>>,
     news: Arc<Notify>,
 }
 
 impl Watch {
     /// Records that the append stream from `leader` to this node has ended.
-    pub fn stream_ended(&self, leader: NodeId) {
+    pub(crate) fn stream_ended(&self, leader: NodeId) {
         *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = Some(leader);
         self.news.notify_one();
     }
@@ -65,7 +65,7 @@ impl Watch {
 }
 
 /// Runs until the task is dropped.
-pub async fn run(leader: Leader, peers: Arc<Peers>) {
+pub(crate) async fn run(leader: Leader, peers: Arc<Peers>) {
     loop {
         let gone = peers.lost.next().await;
         for _ in 0..ROUNDS {
@@ -153,7 +153,7 @@ async fn ask(peers: &Peers, id: NodeId, vote: &Vote) -> Option<Option<RaftLogId>
 }
 
 /// Answers another voter that asks if the leader it follows is gone from here as well.
-pub async fn answer(leader: &Leader, peers: &Peers, vote: &Vote) -> pb::SurveyReply {
+pub(crate) async fn answer(leader: &Leader, peers: &Peers, vote: &Vote) -> pb::SurveyReply {
     let gone = *vote.leader_id().node_id();
     let same = followed(leader, gone).filter(|(own, _)| own == vote);
     let Some((_, last)) = same else { return pb::SurveyReply::default() };

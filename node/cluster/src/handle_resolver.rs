@@ -58,7 +58,7 @@ pub enum RemoteView {
 }
 
 /// This node's own resolver, once it is set.
-pub struct ResolverSlot {
+pub(crate) struct ResolverSlot {
     resolver: OnceLock<Arc<dyn HandleResolver>>,
     places: Semaphore,
 }
@@ -71,12 +71,12 @@ impl Default for ResolverSlot {
 
 impl ResolverSlot {
     /// Sets the resolver. Called once, when the slices are made.
-    pub fn set(&self, resolver: Arc<dyn HandleResolver>) {
+    pub(crate) fn set(&self, resolver: Arc<dyn HandleResolver>) {
         let _ = self.resolver.set(resolver);
     }
 
     /// Resolves on behalf of another node, which has proved that it may ask.
-    pub async fn resolve(&self, did: String) -> Result<pb::ResolveHandleReply, Status> {
+    pub(crate) async fn resolve(&self, did: String) -> Result<pb::ResolveHandleReply, Status> {
         let resolver = self.resolver.get().ok_or_else(|| Status::unavailable("this node is starting"))?;
         let _place =
             self.places.try_acquire().map_err(|_| Status::resource_exhausted("too many requests"))?;

@@ -25,7 +25,7 @@ pub struct Lineage {
 
 /// The reason why a message was rejected. The text is also sent to the sender, so that both sides log it.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum EnvelopeRejected {
+pub(crate) enum EnvelopeRejected {
     #[error("the message has no envelope")]
     Anonymous,
     #[error("this node has not joined its cluster yet")]
@@ -45,7 +45,7 @@ pub enum EnvelopeRejected {
 
 /// This node as the others see it, and the members it knows.
 #[derive(Debug)]
-pub struct NodeIdentity {
+pub(crate) struct NodeIdentity {
     pub node: NodeId,
     pub incarnation: [u8; 16],
     lineage: OnceLock<Lineage>,
@@ -57,7 +57,7 @@ pub struct NodeIdentity {
 }
 
 impl NodeIdentity {
-    pub fn new(node: NodeId, incarnation: [u8; 16], lineage: Option<Lineage>) -> Self {
+    pub(crate) fn new(node: NodeId, incarnation: [u8; 16], lineage: Option<Lineage>) -> Self {
         let known = OnceLock::new();
         if let Some(lineage) = lineage {
             // A new cell is empty: this cannot fail.
@@ -74,17 +74,17 @@ impl NodeIdentity {
     }
 
     /// The lineage, once this node has one.
-    pub fn lineage(&self) -> Option<Lineage> {
+    pub(crate) fn lineage(&self) -> Option<Lineage> {
         self.lineage.get().copied()
     }
 
     /// Sets the lineage at bootstrap; a second call keeps the first.
-    pub fn join(&self, lineage: Lineage) {
+    pub(crate) fn join(&self, lineage: Lineage) {
         let _ = self.lineage.set(lineage);
     }
 
     /// Records that a leader's message was accepted just now.
-    pub fn heard_leader(&self) {
+    pub(crate) fn heard_leader(&self) {
         match self.heard_at.write() {
             Ok(mut at) => *at = Some(Instant::now()),
             Err(poisoned) => *poisoned.into_inner() = Some(Instant::now()),
@@ -92,7 +92,7 @@ impl NodeIdentity {
     }
 
     /// True if a leader's message was accepted here within this time.
-    pub fn heard_leader_within(&self, limit: Duration) -> bool {
+    pub(crate) fn heard_leader_within(&self, limit: Duration) -> bool {
         let at = match self.heard_at.read() {
             Ok(at) => *at,
             Err(poisoned) => *poisoned.into_inner(),
@@ -101,18 +101,18 @@ impl NodeIdentity {
     }
 
     /// Records that a leader with a quorum has removed this node.
-    pub fn mark_removed(&self) {
+    pub(crate) fn mark_removed(&self) {
         self.removed.send_replace(true);
     }
 
     /// Returns when this node has been removed.
-    pub async fn removed(&self) {
+    pub(crate) async fn removed(&self) {
         // The sender lives as long as this borrow.
         let _ = self.removed.subscribe().wait_for(|removed| *removed).await;
     }
 
     /// Remembers the members of the configuration in force.
-    pub fn learn_members(&self, members: Vec<(NodeId, Member)>) {
+    pub(crate) fn learn_members(&self, members: Vec<(NodeId, Member)>) {
         match self.members.write() {
             Ok(mut known) => *known = members,
             Err(poisoned) => *poisoned.into_inner() = members,
@@ -120,13 +120,13 @@ impl NodeIdentity {
     }
 
     /// The address of this member in the configuration in force.
-    pub fn address_of(&self, node: NodeId) -> Option<String> {
+    pub(crate) fn address_of(&self, node: NodeId) -> Option<String> {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
         members.iter().find(|(id, _)| *id == node).map(|(_, member)| member.cluster_addr.clone())
     }
 
     /// The members of the configuration in force.
-    pub fn members(&self) -> Vec<(NodeId, Member)> {
+    pub(crate) fn members(&self) -> Vec<(NodeId, Member)> {
         match self.members.read() {
             Ok(known) => known.clone(),
             Err(poisoned) => poisoned.into_inner().clone(),
@@ -134,7 +134,7 @@ impl NodeIdentity {
     }
 
     /// The envelope of this node's messages to `to`.
-    pub fn envelope(&self, to: NodeId) -> pb::Envelope {
+    pub(crate) fn envelope(&self, to: NodeId) -> pb::Envelope {
         let lineage = self.lineage();
         pb::Envelope {
             cluster_id: lineage.map(|l| l.cluster.to_vec()).unwrap_or_default(),
@@ -149,7 +149,7 @@ impl NodeIdentity {
     ///
     /// # Errors
     /// [`EnvelopeRejected`], for the sender and for the log.
-    pub fn admit(&self, envelope: Option<&pb::Envelope>) -> Result<NodeId, EnvelopeRejected> {
+    pub(crate) fn admit(&self, envelope: Option<&pb::Envelope>) -> Result<NodeId, EnvelopeRejected> {
         let envelope = envelope.ok_or(EnvelopeRejected::Anonymous)?;
         let lineage = self.lineage().ok_or(EnvelopeRejected::NotReady)?;
         if envelope.cluster_id != lineage.cluster || envelope.epoch != lineage.epoch {

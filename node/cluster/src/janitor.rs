@@ -23,7 +23,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 const SWEEP_ROWS: u32 = 500;
 
 /// Runs until the task is aborted.
-pub async fn run(leader: Leader, peers: Arc<Peers>, proposer: Proposer, runtime: Runtime) {
+pub(crate) async fn run(leader: Leader, peers: Arc<Peers>, proposer: Proposer, runtime: Runtime) {
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -95,7 +95,7 @@ fn report(result: Result<(), impl std::fmt::Display>, what: &str) {
 }
 
 /// Keeps the members that this node knows, and their addresses, equal to the configuration in force.
-pub async fn follow_membership(leader: Leader, peers: Arc<Peers>) {
+pub(crate) async fn follow_membership(leader: Leader, peers: Arc<Peers>) {
     let mut metrics = leader.raft().metrics();
     loop {
         let members = leader.members();

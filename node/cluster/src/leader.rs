@@ -25,7 +25,7 @@ use super::{
     types::{Config, Member, NodeId, Payload},
 };
 
-pub type Raft = openraft::Raft<Config, StateMachine>;
+pub(crate) type Raft = openraft::Raft<Config, StateMachine>;
 
 /// The time limit of a read's quorum round.
 const READ_LIMIT: Duration = Duration::from_millis(300);
@@ -36,7 +36,7 @@ const ENTRY_OVERHEAD_BYTES: usize = 64;
 /// load balancer stops sending to a node that is cut off.
 const CONTACT: Duration = Duration::from_millis(1_500);
 /// Entries a follower may be behind and still call itself ready.
-pub const READY_LAG: u64 = 1_000;
+pub(crate) const READY_LAG: u64 = 1_000;
 
 /// The reason why this node cannot give a leader's answer.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub enum LeaderError {
 
 /// A committed and applied command.
 #[derive(Clone, Debug)]
-pub struct WriteReceipt {
+pub(crate) struct WriteReceipt {
     pub reply: Reply,
     pub index: u64,
     /// The term in which it was written.
@@ -69,7 +69,7 @@ pub struct WriteReceipt {
 
 /// The Raft instance of this node.
 #[derive(Clone)]
-pub struct Leader {
+pub(crate) struct Leader {
     raft: Raft,
     view: StateView,
     snapshots: LocalSnapshots,
@@ -81,7 +81,7 @@ pub struct Leader {
 }
 
 impl Leader {
-    pub fn new(
+    pub(crate) fn new(
         raft: Raft,
         view: StateView,
         snapshots: LocalSnapshots,
@@ -94,47 +94,47 @@ impl Leader {
     }
 
     /// The clock that stamps what is written here.
-    pub const fn clock(&self) -> &Arc<ClusterClock> {
+    pub(crate) const fn clock(&self) -> &Arc<ClusterClock> {
         &self.clock
     }
 
     /// The status that the archive of this node published.
-    pub fn archive(&self) -> &ArchiveSlot {
+    pub(crate) fn archive(&self) -> &ArchiveSlot {
         &self.archive
     }
 
     /// The log, for reading.
-    pub const fn log(&self) -> &LogGauge {
+    pub(crate) const fn log(&self) -> &LogGauge {
         &self.log
     }
 
-    pub const fn raft(&self) -> &Raft {
+    pub(crate) const fn raft(&self) -> &Raft {
         &self.raft
     }
 
-    pub const fn view(&self) -> &StateView {
+    pub(crate) const fn view(&self) -> &StateView {
         &self.view
     }
 
-    pub const fn snapshots(&self) -> &LocalSnapshots {
+    pub(crate) const fn snapshots(&self) -> &LocalSnapshots {
         &self.snapshots
     }
 
     /// Bytes of the log entries above `index`.
-    pub fn log_bytes_after(&self, index: u64) -> u64 {
+    pub(crate) fn log_bytes_after(&self, index: u64) -> u64 {
         self.log.bytes_after(index)
     }
 
-    pub fn is_leader(&self) -> bool {
+    pub(crate) fn is_leader(&self) -> bool {
         self.raft.metrics().borrow_watched().state == ServerState::Leader
     }
 
-    pub fn leader_id(&self) -> Option<NodeId> {
+    pub(crate) fn leader_id(&self) -> Option<NodeId> {
         self.raft.metrics().borrow_watched().current_leader
     }
 
     /// The highest term this node has seen.
-    pub fn term(&self) -> u64 {
+    pub(crate) fn term(&self) -> u64 {
         self.raft.metrics().borrow_watched().current_term
     }
 
@@ -142,7 +142,7 @@ impl Leader {
     ///
     /// # Errors
     /// [`LeaderError`]; `Unknown` if the entry may or may not be committed.
-    pub async fn write(&self, command: Vec<u8>) -> Result<WriteReceipt, LeaderError> {
+    pub(crate) async fn write(&self, command: Vec<u8>) -> Result<WriteReceipt, LeaderError> {
         let limit = store::log::MAX_PAYLOAD_BYTES - ENTRY_OVERHEAD_BYTES;
         if command.len() > limit {
             return Err(LeaderError::TooLarge { bytes: command.len(), limit });
@@ -182,7 +182,7 @@ impl Leader {
     ///
     /// # Errors
     /// [`LeaderError`].
-    pub async fn read_index(&self) -> Result<u64, LeaderError> {
+    pub(crate) async fn read_index(&self) -> Result<u64, LeaderError> {
         let reading = self.raft.get_read_linearizer(read_policy());
         let read = tokio::time::timeout(READ_LIMIT, reading).await.map_err(|_| LeaderError::NoQuorum)?;
         let linearizer = read.map_err(|error| match error {
@@ -196,20 +196,20 @@ impl Leader {
     }
 
     /// True if this node is, and always was, the only member of its cluster.
-    pub fn is_alone_since_ever(&self) -> bool {
+    pub(crate) fn is_alone_since_ever(&self) -> bool {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let founding = metrics.membership_config.log_id().is_some_and(|id| id.index == 0);
         founding && metrics.membership_config.nodes().count() == 1
     }
 
     /// True if the newest configuration here has this member.
-    pub fn has_member(&self, node: NodeId) -> bool {
+    pub(crate) fn has_member(&self, node: NodeId) -> bool {
         self.raft.metrics().borrow_watched().membership_config.nodes().any(|(id, _)| *id == node)
     }
 
     /// True if this node leads with a quorum and knows for certain that there is no such member: the configuration
     /// without it is committed.
-    pub async fn is_certainly_no_member(&self, node: NodeId) -> bool {
+    pub(crate) async fn is_certainly_no_member(&self, node: NodeId) -> bool {
         if !self.is_leader() {
             return false;
         }
@@ -222,7 +222,7 @@ impl Leader {
     }
 
     /// The members of the configuration in force. Empty before the first entry.
-    pub fn members(&self) -> Vec<(NodeId, Member)> {
+    pub(crate) fn members(&self) -> Vec<(NodeId, Member)> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         metrics.membership_config.nodes().map(|(id, member)| (*id, member.clone())).collect()
     }
@@ -231,7 +231,7 @@ impl Leader {
     ///
     /// # Errors
     /// The reason why it cannot.
-    pub fn readiness(&self) -> Result<(), String> {
+    pub(crate) fn readiness(&self) -> Result<(), String> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         metrics.running_state.map_err(|fatal| format!("raft has stopped: {fatal}"))?;
         if metrics.current_leader.is_none() {
@@ -250,7 +250,7 @@ impl Leader {
     ///
     /// # Errors
     /// The reason why there is no contact.
-    pub fn contact(&self, identity: &NodeIdentity) -> Result<(), String> {
+    pub(crate) fn contact(&self, identity: &NodeIdentity) -> Result<(), String> {
         let metrics = self.raft.metrics().borrow_watched().clone();
         if metrics.state != ServerState::Leader {
             let fresh = identity.heard_leader_within(CONTACT);
@@ -262,7 +262,7 @@ impl Leader {
     }
 
     /// True if a node that had only the current secret could not start from the newest snapshot here.
-    pub fn snapshot_is_under_other_key(&self) -> bool {
+    pub(crate) fn snapshot_is_under_other_key(&self) -> bool {
         self.snapshots.dir.latest_is_under_other_key(&self.snapshots.key).unwrap_or_else(|error| {
             tracing::warn!(%error, "the newest snapshot cannot be looked at");
             true
@@ -270,7 +270,7 @@ impl Leader {
     }
 
     /// This node's status. With `with_digest`, it includes the digest of the state at its applied index.
-    pub async fn status(&self, with_digest: bool) -> pb::NodeStatus {
+    pub(crate) async fn status(&self, with_digest: bool) -> pb::NodeStatus {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let state = self.view.load();
         let mut digest = Vec::new();

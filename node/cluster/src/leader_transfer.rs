@@ -1,6 +1,6 @@
 //! Leader transfer before a stop, so that clients do not wait for an election (docs/design/consensus.md).
 //!
-//! openraft never takes back a transfer to a node that does not answer, and takes no writes meanwhile. So only a voter
+//! openraft does not abort a transfer to a node that does not answer, and accepts no writes meanwhile. So only a voter
 //! that answered a moment ago is chosen, and of those the one with most of the log.
 
 use std::time::Duration;
@@ -18,7 +18,11 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// Transfers the lead to the best voter for which `is_fit` is true, and stops granting leases meanwhile. Returns the
 /// new leader, if there is one. Leases may be granted again in any case: this node may be elected again before it
 /// restarts.
-pub async fn step_down(leader: &Leader, leases: &Leases, is_fit: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+pub(crate) async fn step_down(
+    leader: &Leader,
+    leases: &Leases,
+    is_fit: impl Fn(NodeId) -> bool,
+) -> Option<NodeId> {
     let to = voters_by_progress(leader).into_iter().find(|node| is_fit(*node))?;
     leases.close().await;
     let taken = transfer(leader, to).await;
@@ -27,13 +31,13 @@ pub async fn step_down(leader: &Leader, leases: &Leases, is_fit: impl Fn(NodeId)
 }
 
 /// Transfers the lead to the voter with most of the log. Returns the new leader, if there is one.
-pub async fn transfer_to_best(leader: &Leader) -> Option<NodeId> {
+pub(crate) async fn transfer_to_best(leader: &Leader) -> Option<NodeId> {
     let to = voters_by_progress(leader).first().copied()?;
     transfer(leader, to).await
 }
 
 /// Transfers the lead to `to`, and waits until another node leads.
-pub async fn transfer(leader: &Leader, to: NodeId) -> Option<NodeId> {
+pub(crate) async fn transfer(leader: &Leader, to: NodeId) -> Option<NodeId> {
     let mut metrics = leader.raft().metrics();
     let own = metrics.borrow_watched().id;
     tracing::info!(peer.id = to, "transferring the lead");
@@ -51,7 +55,7 @@ pub async fn transfer(leader: &Leader, to: NodeId) -> Option<NodeId> {
 }
 
 /// The voters that can take over, best first.
-pub fn voters_by_progress(leader: &Leader) -> Vec<NodeId> {
+pub(crate) fn voters_by_progress(leader: &Leader) -> Vec<NodeId> {
     let metrics = leader.raft().metrics().borrow_watched().clone();
     if metrics.state != ServerState::Leader {
         return Vec::new();

@@ -19,7 +19,7 @@ use conclave_base::runtime::Runtime;
 const ANSWER_LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Raises the level if this node leads, a higher one exists, and every member understands it.
-pub async fn raise_if_all_can(leader: &Leader, peers: &Peers, proposer: &Proposer, runtime: &Runtime) {
+pub(crate) async fn raise_if_all_can(leader: &Leader, peers: &Peers, proposer: &Proposer, runtime: &Runtime) {
     let current = leader.view().load().meta().level;
     if current >= level::SUPPORTED || !leader.is_leader() {
         return;

@@ -36,8 +36,8 @@ const CAUGHT_UP: u64 = 100;
 /// The time within which a learner must have answered to be regarded as caught up: three heartbeats.
 const ANSWERED_WITHIN: Duration = Duration::from_millis(150);
 /// The time that voters have to answer before a change that would depend on them. A node beside eight busy processes on
-/// two cores answered a heartbeat only after more than half a second; an operator who removes a member waits this long at
-/// most if the others are really gone.
+/// two cores answered a heartbeat only after more than half a second; an operator who removes a member waits this long
+/// at most if the others are really gone.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 const ANSWER_PAUSE: Duration = Duration::from_millis(10);
 /// The time limit for a change to be committed; openraft itself would wait for ever.
@@ -89,7 +89,7 @@ impl Basis {
 
 /// Everything needed to make a change.
 #[derive(Clone)]
-pub struct Membership {
+pub(crate) struct Membership {
     pub leader: Leader,
     pub proposer: Proposer,
     pub runtime: Runtime,
@@ -101,7 +101,7 @@ impl Membership {
     ///
     /// # Errors
     /// [`MembershipError`].
-    pub async fn join(&self, member: Member) -> Result<NodeId, MembershipError> {
+    pub(crate) async fn join(&self, member: Member) -> Result<NodeId, MembershipError> {
         self.must_lead()?;
         let basis = Basis::now(&self.leader);
         let members = &basis.members;
@@ -128,7 +128,12 @@ impl Membership {
     ///
     /// # Errors
     /// [`MembershipError`].
-    pub async fn readdress(&self, node: NodeId, addr: &str, api_url: &str) -> Result<(), MembershipError> {
+    pub(crate) async fn readdress(
+        &self,
+        node: NodeId,
+        addr: &str,
+        api_url: &str,
+    ) -> Result<(), MembershipError> {
         self.must_lead()?;
         let basis = Basis::now(&self.leader);
         basis.must_know(node)?;
@@ -147,7 +152,7 @@ impl Membership {
     ///
     /// # Errors
     /// [`MembershipError`].
-    pub async fn remove(&self, command: &pb::RemoveMember) -> Result<(), MembershipError> {
+    pub(crate) async fn remove(&self, command: &pb::RemoveMember) -> Result<(), MembershipError> {
         self.must_lead()?;
         let id = command.node_id;
         let basis = Basis::now(&self.leader);
@@ -171,7 +176,7 @@ impl Membership {
     ///
     /// # Errors
     /// [`MembershipError`].
-    pub async fn replace(&self, command: &pb::ReplaceMember) -> Result<(), MembershipError> {
+    pub(crate) async fn replace(&self, command: &pb::ReplaceMember) -> Result<(), MembershipError> {
         self.must_lead()?;
         let (old, new) = (command.old_node_id, command.new_node_id);
         let basis = Basis::now(&self.leader);
@@ -193,7 +198,7 @@ impl Membership {
     ///
     /// # Errors
     /// [`MembershipError`].
-    pub async fn transfer_leader(&self, to: NodeId) -> Result<NodeId, MembershipError> {
+    pub(crate) async fn transfer_leader(&self, to: NodeId) -> Result<NodeId, MembershipError> {
         if self.leader.leader_id() == Some(to) {
             return Ok(to);
         }
@@ -305,7 +310,7 @@ impl Membership {
 
 /// The periodic work of the leader: finishes a change that was interrupted, and makes learners voters once they have
 /// caught up.
-pub async fn tend(leader: &Leader) {
+pub(crate) async fn tend(leader: &Leader) {
     let basis = Basis::now(leader);
     let metrics = leader.raft().metrics().borrow_watched().clone();
     let settled = metrics.membership_config.log_id() == metrics.committed_membership_config.log_id();

@@ -49,12 +49,12 @@ const SNAPSHOT_PART_BYTES: usize = 256 * 1024;
 const SNAPSHOT_PARTS_AHEAD: usize = 4;
 
 /// Makes a connection for each channel kind.
-pub struct Network {
+pub(crate) struct Network {
     peers: Arc<Peers>,
 }
 
 impl Network {
-    pub const fn new(peers: Arc<Peers>) -> Self {
+    pub(crate) const fn new(peers: Arc<Peers>) -> Self {
         Self { peers }
     }
 
@@ -80,7 +80,7 @@ impl RaftNetworkFactory<Config> for Network {
 }
 
 /// One channel to one member.
-pub struct PeerLink {
+pub(crate) struct PeerLink {
     peers: Arc<Peers>,
     target: NodeId,
     addr: String,

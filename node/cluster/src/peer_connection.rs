@@ -25,7 +25,7 @@ const BACKOFF: Duration = Duration::from_millis(50);
 
 /// The connections of one channel.
 #[derive(Debug, Default)]
-pub struct PeerConnection {
+pub(crate) struct PeerConnection {
     live: AtomicUsize,
     made: AtomicU64,
     failed_at: Mutex<Option<Instant>>,
@@ -35,19 +35,19 @@ pub struct PeerConnection {
 
 /// The state of a channel at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionMark {
+pub(crate) struct ConnectionMark {
     connected: bool,
     made: u64,
 }
 
 impl PeerConnection {
     /// Creates a channel state that logs when this member is lost, and when it can be reached again.
-    pub fn reporting(member: Option<NodeId>) -> Self {
+    pub(crate) fn reporting(member: Option<NodeId>) -> Self {
         Self { member, ..Self::default() }
     }
 
     /// Reads the current state. To be called before something is sent.
-    pub fn mark(&self) -> ConnectionMark {
+    pub(crate) fn mark(&self) -> ConnectionMark {
         ConnectionMark {
             connected: self.live.load(Ordering::SeqCst) > 0,
             made: self.made.load(Ordering::SeqCst),
@@ -55,18 +55,18 @@ impl PeerConnection {
     }
 
     /// True if nothing at all can have been sent since `start`.
-    pub fn was_dead_since(&self, start: ConnectionMark) -> bool {
+    pub(crate) fn was_dead_since(&self, start: ConnectionMark) -> bool {
         !start.connected && self.made.load(Ordering::SeqCst) == start.made
     }
 
     /// True if there is no connection and the last attempt to make one has just failed.
-    pub fn in_backoff(&self) -> bool {
+    pub(crate) fn in_backoff(&self) -> bool {
         let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
         self.live.load(Ordering::SeqCst) == 0 && failed_at.is_some_and(|at| at.elapsed() < BACKOFF)
     }
 
     /// Records the result of a connection attempt.
-    pub fn dialled<S>(self: &Arc<Self>, outcome: io::Result<S>) -> io::Result<CountedStream<S>> {
+    pub(crate) fn dialled<S>(self: &Arc<Self>, outcome: io::Result<S>) -> io::Result<CountedStream<S>> {
         let failed_at = outcome.is_err().then(Instant::now);
         let before =
             std::mem::replace(&mut *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner), failed_at);
@@ -89,7 +89,7 @@ impl PeerConnection {
 
 /// A connection that is counted as long as it exists.
 #[derive(Debug)]
-pub struct CountedStream<S> {
+pub(crate) struct CountedStream<S> {
     stream: S,
     of: Arc<PeerConnection>,
 }

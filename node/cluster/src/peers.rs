@@ -18,11 +18,11 @@ use super::{
 };
 
 /// Largest message on the cluster plane: a full batch of entries (300 of at most 60 KiB) fits.
-pub const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
+pub(crate) const MAX_MESSAGE_BYTES: usize = 32 * 1024 * 1024;
 
 /// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ChannelKind {
+pub(crate) enum ChannelKind {
     Heartbeat,
     Append,
     Snapshot,
@@ -34,13 +34,13 @@ pub enum ChannelKind {
     Control,
 }
 
-pub type PeerClient = ClusterServiceClient<Channel>;
+pub(crate) type PeerClient = ClusterServiceClient<Channel>;
 
 /// A client, and the state of its connection.
 type PeerChannel = (PeerClient, Arc<PeerConnection>);
 
 /// The connections of this node.
-pub struct Peers {
+pub(crate) struct Peers {
     pub identity: Arc<NodeIdentity>,
     /// Notified when the leader's stream to this node ends.
     pub lost: Watch,
@@ -64,12 +64,12 @@ struct Moved {
 /// The address of a member is not a host and a port.
 #[derive(Debug, thiserror::Error)]
 #[error("`{addr}` is not a valid host:port")]
-pub struct BadAddress {
+pub(crate) struct BadAddress {
     addr: String,
 }
 
 impl Peers {
-    pub fn new(identity: Arc<NodeIdentity>, wire: Arc<dyn Wire>) -> Self {
+    pub(crate) fn new(identity: Arc<NodeIdentity>, wire: Arc<dyn Wire>) -> Self {
         Self {
             identity,
             lost: Watch::default(),
@@ -82,7 +82,7 @@ impl Peers {
 
     /// Records the address that a member announced or proved. It is used until the log names another address for the
     /// member than it does now. Returns true if the address is new.
-    pub fn learn_address(&self, node: NodeId, addr: &str) -> bool {
+    pub(crate) fn learn_address(&self, node: NodeId, addr: &str) -> bool {
         let logged = self.identity.address_of(node);
         let before = self.moved_to(node, logged.as_deref()).or_else(|| logged.clone());
         let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +97,7 @@ impl Peers {
     /// Follows the log: records the members of the configuration in force, and forgets the learned addresses of members
     /// whose address in the log has changed since. The log may name an address that the member moved to later, and
     /// nothing else would remove the learned one.
-    pub fn learn_members(&self, members: Vec<(NodeId, Member)>) {
+    pub(crate) fn learn_members(&self, members: Vec<(NodeId, Member)>) {
         self.identity.learn_members(members);
         let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
         moved.retain(|node, learned| self.identity.address_of(*node) == learned.logged);
@@ -105,7 +105,7 @@ impl Peers {
 
     /// The address at which a member is called: the learned one, otherwise the one in the log, otherwise `addr`. The
     /// caller may have `addr` from an older configuration: openraft keeps its links to a member whose address changes.
-    pub fn address_of(&self, node: NodeId, addr: &str) -> String {
+    pub(crate) fn address_of(&self, node: NodeId, addr: &str) -> String {
         let logged = self.identity.address_of(node);
         self.moved_to(node, logged.as_deref()).or(logged).unwrap_or_else(|| addr.to_owned())
     }
@@ -124,7 +124,7 @@ impl Peers {
     ///
     /// # Errors
     /// The error of the connection attempt.
-    pub async fn knock(&self, addr: &str) -> std::io::Result<()> {
+    pub(crate) async fn knock(&self, addr: &str) -> std::io::Result<()> {
         self.wire.knock(addr).await
     }
 
@@ -133,7 +133,7 @@ impl Peers {
     ///
     /// # Errors
     /// [`BadAddress`].
-    pub fn client(
+    pub(crate) fn client(
         &self,
         node: Option<NodeId>,
         addr: &str,
@@ -144,7 +144,7 @@ impl Peers {
 
     /// Drops the connection after too long a silence. After a cut, TCP may wait for seconds before it tries again; a
     /// new connection need not.
-    pub fn forget(&self, node: Option<NodeId>, addr: &str, kind: ChannelKind) {
+    pub(crate) fn forget(&self, node: Option<NodeId>, addr: &str, kind: ChannelKind) {
         let addr = self.called_at(node, addr);
         let key = (format!("{node:?}@{addr}"), kind);
         self.channels.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
@@ -154,7 +154,7 @@ impl Peers {
     ///
     /// # Errors
     /// [`BadAddress`].
-    pub fn client_and_connection(
+    pub(crate) fn client_and_connection(
         &self,
         node: Option<NodeId>,
         addr: &str,
@@ -180,7 +180,7 @@ impl Peers {
 
 /// Formats a status with all its causes in one line: tonic keeps the interesting one ("connection refused") at the
 /// bottom.
-pub fn explain_status(status: &tonic::Status) -> String {
+pub(crate) fn explain_status(status: &tonic::Status) -> String {
     let mut text = status.message().to_owned();
     let mut cause = status.source();
     while let Some(error) = cause {

@@ -72,7 +72,7 @@ pub enum ProposeError {
 
 /// Forwards commands to the leader.
 #[derive(Clone)]
-pub struct Proposer {
+pub(crate) struct Proposer {
     leader: Leader,
     leases: Leases,
     peers: Arc<Peers>,
@@ -89,7 +89,7 @@ enum Attempt {
 }
 
 impl Proposer {
-    pub fn new(leader: Leader, leases: Leases, peers: Arc<Peers>) -> Self {
+    pub(crate) fn new(leader: Leader, leases: Leases, peers: Arc<Peers>) -> Self {
         Self { leader, leases, peers, room: Arc::new(Semaphore::new(MAX_WAITING)) }
     }
 
@@ -97,7 +97,7 @@ impl Proposer {
     ///
     /// # Errors
     /// [`ProposeError`].
-    pub async fn propose(&self, command: &Command) -> Result<CommittedWrite, ProposeError> {
+    pub(crate) async fn propose(&self, command: &Command) -> Result<CommittedWrite, ProposeError> {
         let _room = self.room.try_acquire().map_err(|_| ProposeError::Busy)?;
         let bytes = command.encode_to_vec();
         let deadline = Instant::now() + HOLD;

@@ -42,7 +42,7 @@ pub enum ViewError {
 ///
 /// # Errors
 /// [`ViewError`].
-pub async fn view_at(leader: &Leader, peers: &Peers, index: u64) -> Result<Arc<State>, ViewError> {
+pub(crate) async fn view_at(leader: &Leader, peers: &Peers, index: u64) -> Result<Arc<State>, ViewError> {
     let view = leader.view();
     let current = view.load();
     if current.index() >= index {
@@ -59,7 +59,7 @@ pub async fn view_at(leader: &Leader, peers: &Peers, index: u64) -> Result<Arc<S
 }
 
 /// Runs ReadIndex on the current leader.
-pub async fn confirmed_index(leader: &Leader, peers: &Peers) -> Option<u64> {
+pub(crate) async fn confirmed_index(leader: &Leader, peers: &Peers) -> Option<u64> {
     match leader.read_index().await {
         Ok(index) => Some(index),
         Err(LeaderError::NotLeader(Some(id))) => {
@@ -92,7 +92,7 @@ const AGAIN: Duration = Duration::from_millis(20);
 
 /// Returns a version that has seen everything acknowledged before this call, confirmed by the current leader. Returns
 /// `None` if no leader could confirm it in time.
-pub async fn confirmed(leader: &Leader, peers: &Peers) -> Option<Arc<State>> {
+pub(crate) async fn confirmed(leader: &Leader, peers: &Peers) -> Option<Arc<State>> {
     let held = async {
         loop {
             if let Some(index) = confirmed_index(leader, peers).await
@@ -111,7 +111,7 @@ pub async fn confirmed(leader: &Leader, peers: &Peers) -> Option<Arc<State>> {
 ///
 /// # Errors
 /// [`ViewError`]; then nothing may be accepted.
-pub async fn serving(
+pub(crate) async fn serving(
     leader: &Leader,
     peers: &Peers,
     leases: &Leases,
@@ -149,7 +149,7 @@ async fn serving_now(
 
 /// On a node without leases, confirms a read as often as leases would be renewed, so that the last known state can be
 /// served (`serve_known_for`).
-pub async fn keep_knowing(leader: Leader, peers: Arc<Peers>, leases: Leases) {
+pub(crate) async fn keep_knowing(leader: Leader, peers: Arc<Peers>, leases: Leases) {
     loop {
         let asked = leases.now();
         if let Some(confirmed) = confirmed_index(&leader, &peers).await
@@ -163,7 +163,7 @@ pub async fn keep_knowing(leader: Leader, peers: Arc<Peers>, leases: Leases) {
 
 /// Waits until this node has seen everything that was acknowledged before it started. A restarted node has entries in
 /// its log that it may not apply before a leader has confirmed them. Until then it would return an older state.
-pub async fn catch_up(leader: Leader, peers: Arc<Peers>, caught_up: Arc<AtomicBool>) {
+pub(crate) async fn catch_up(leader: Leader, peers: Arc<Peers>, caught_up: Arc<AtomicBool>) {
     loop {
         if let Some(index) = confirmed_index(&leader, &peers).await {
             leader.view().reach(index).await;

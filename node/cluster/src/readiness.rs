@@ -1,5 +1,5 @@
-//! Readiness of this node, and the reasons if it is not ready: the one answer behind `/healthz/ready`, `cluster status`
-//! and the metrics.
+//! Readiness of this node, and the reasons if it is not ready: the one source of `/healthz/ready`, `cluster status` and
+//! the metrics.
 
 use std::sync::{
     Arc,
@@ -18,7 +18,7 @@ use super::{
 
 /// The sources of readiness. Cheap to clone.
 #[derive(Clone)]
-pub struct Readiness {
+pub(crate) struct Readiness {
     pub leader: Leader,
     pub leases: Leases,
     pub peers: Arc<Peers>,
@@ -30,7 +30,7 @@ pub struct Readiness {
 
 impl Readiness {
     /// The reasons why this node cannot serve, the gravest first. Empty if it can.
-    pub fn reasons(&self) -> Vec<String> {
+    pub(crate) fn reasons(&self) -> Vec<String> {
         let caught_up = self.caught_up.load(Ordering::Acquire);
         let catching_up = || "no leader has confirmed yet that this node is up to date".to_owned();
         let no_lease = || "this node holds no serve lease: no leader has confirmed it lately".to_owned();
@@ -48,13 +48,13 @@ impl Readiness {
     }
 
     /// This node's status, including its leases and the reasons why it is not ready.
-    pub async fn status(&self, with_digest: bool) -> pb::NodeStatus {
+    pub(crate) async fn status(&self, with_digest: bool) -> pb::NodeStatus {
         let reasons = self.reasons();
         let millis = |left: std::time::Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         let holders = self.leases.holders().into_iter();
         let mut status = self.leader.status(with_digest).await;
         if self.leader.contact(&self.peers.identity).is_err() {
-            // Raft goes on naming a leader that is long dead, and a leader that lost its quorum still reports itself as
+            // Raft still names a leader that ended long ago, and a leader without quorum still reports itself as
             // leader.
             status.leader_id = 0;
             if status.role == "leader" {

@@ -76,7 +76,7 @@ impl AsyncRuntime for Rt {
 
 /// Runs work that may wait for a disk, or take long, on a thread of its own. In a simulation it runs at once on this
 /// thread, because threads would not be deterministic.
-pub async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, tokio::task::JoinError> {
     #[cfg(any(test, feature = "testing"))]
@@ -91,7 +91,9 @@ const GIVE_WAY: i32 = 10;
 
 /// Like [`blocking`], for work that takes seconds of a processor, such as a snapshot: on a thread with a lower priority
 /// than those that answer users.
-pub async fn background<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
+pub(crate) async fn background<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<T> {
     #[cfg(any(test, feature = "testing"))]
     if seeded::is_seeded() {
         return Ok(work());
@@ -166,7 +168,7 @@ pub enum GrantFault {
 }
 
 /// The injected faults: none, except in a simulation that sets them.
-pub fn injected_faults() -> FaultInjection {
+pub(crate) fn injected_faults() -> FaultInjection {
     #[cfg(any(test, feature = "testing"))]
     return seeded::injected_faults();
     #[cfg(not(any(test, feature = "testing")))]

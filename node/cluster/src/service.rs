@@ -46,7 +46,7 @@ const BARRIER_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// The service. `Leader` is set once Raft runs; until then only greetings are answered.
 #[derive(Clone)]
-pub struct Service {
+pub(crate) struct Service {
     pub identity: Arc<NodeIdentity>,
     pub peers: Arc<Peers>,
     pub own: Member,
@@ -125,7 +125,7 @@ fn removed(node: NodeId) -> Status {
 }
 
 /// True if a leader reports that this node is not a member any more.
-pub fn is_removed(status: &Status) -> bool {
+pub(crate) fn is_removed(status: &Status) -> bool {
     status.code() == Code::PermissionDenied && status.details() == REMOVED
 }
 
@@ -409,7 +409,7 @@ impl ClusterService for Service {
 }
 
 /// Makes a change on the leader.
-pub async fn change_members(
+pub(crate) async fn change_members(
     membership: &Membership,
     change: MembersChange,
 ) -> Result<Option<NodeId>, MembershipError> {
@@ -436,7 +436,7 @@ impl From<MembershipError> for Status {
 }
 
 /// The reverse of the conversion above: the error that the leader's status stands for.
-pub fn membership_error(status: &Status) -> MembershipError {
+pub(crate) fn membership_error(status: &Status) -> MembershipError {
     match status.code() {
         _ if was_not_taken(status) => MembershipError::NotLeader(None),
         Code::NotFound | Code::InvalidArgument => MembershipError::Refused(status.message().to_owned()),
@@ -466,7 +466,7 @@ impl From<LeaderError> for Status {
 }
 
 /// True if a status was made by `not_taken`: the request was not carried out.
-pub fn was_not_taken(status: &Status) -> bool {
+pub(crate) fn was_not_taken(status: &Status) -> bool {
     status.code() == Code::FailedPrecondition
         && <pb::NotLeader as prost::Message>::decode(status.details()).is_ok()
 }

@@ -34,7 +34,7 @@ type Digest = Vec<u8>;
 
 /// The shared settings of this node, and what is known of those of the others.
 #[derive(Debug, Default)]
-pub struct SharedSettings {
+pub(crate) struct SharedSettings {
     own: BTreeMap<String, Digest>,
     overall: Digest,
     heard: Mutex<BTreeMap<NodeId, Digest>>,
@@ -45,7 +45,7 @@ pub struct SharedSettings {
 
 /// A setting whose value on this node differs from other members.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettingDifference {
+pub(crate) struct SettingDifference {
     /// The name as in the configuration.
     pub name: String,
     /// The members that have another value.
@@ -56,7 +56,7 @@ pub struct SettingDifference {
 
 impl SharedSettings {
     /// Creates them from names and values in a canonical form.
-    pub fn new(settings: impl IntoIterator<Item = (String, String)>) -> Self {
+    pub(crate) fn new(settings: impl IntoIterator<Item = (String, String)>) -> Self {
         let own: BTreeMap<String, Digest> =
             settings.into_iter().map(|(name, value)| (name, short_digest(value.as_bytes()))).collect();
         let all: Vec<u8> = own.iter().flat_map(|(name, value)| [name.as_bytes(), value].concat()).collect();
@@ -66,12 +66,12 @@ impl SharedSettings {
 
     /// Grants [`ROLLOUT`] if the node has served before (`has_served`).
     #[must_use]
-    pub fn rolled_out(self, has_served: bool) -> Self {
+    pub(crate) fn rolled_out(self, has_served: bool) -> Self {
         Self { rollout_until: has_served.then(|| Instant::now() + ROLLOUT), ..self }
     }
 
     /// The differences that keep this node from being ready.
-    pub fn blocking(&self) -> Vec<SettingDifference> {
+    pub(crate) fn blocking(&self) -> Vec<SettingDifference> {
         self.blocking_at(Instant::now())
     }
 
@@ -83,12 +83,12 @@ impl SharedSettings {
     }
 
     /// The digest over all settings; empty if none are compared.
-    pub fn overall(&self) -> &[u8] {
+    pub(crate) fn overall(&self) -> &[u8] {
         &self.overall
     }
 
     /// The settings for the status of this node.
-    pub fn listed(&self) -> Vec<pb::SettingDigest> {
+    pub(crate) fn listed(&self) -> Vec<pb::SettingDigest> {
         let listed = self.own.iter();
         listed
             .map(|(name, digest)| pb::SettingDigest { name: name.clone(), digest: digest.clone() })
@@ -96,7 +96,7 @@ impl SharedSettings {
     }
 
     /// Records a peer's digest. A build that compares nothing sends an empty one.
-    pub fn heard(&self, peer: NodeId, overall: &[u8]) {
+    pub(crate) fn heard(&self, peer: NodeId, overall: &[u8]) {
         if overall.is_empty() {
             lock(&self.heard).remove(&peer);
         } else {
@@ -105,7 +105,7 @@ impl SharedSettings {
     }
 
     /// The settings that differ from other members', by name.
-    pub fn differing(&self) -> Vec<SettingDifference> {
+    pub(crate) fn differing(&self) -> Vec<SettingDifference> {
         lock(&self.differing).clone()
     }
 
@@ -145,7 +145,7 @@ impl std::fmt::Display for SettingDifference {
 }
 
 /// Runs until the task is dropped.
-pub async fn run(settings: Arc<SharedSettings>, peers: Arc<Peers>) {
+pub(crate) async fn run(settings: Arc<SharedSettings>, peers: Arc<Peers>) {
     if settings.own.is_empty() {
         return;
     }

@@ -14,7 +14,7 @@ use conclave_store::snapshot::{MAX_SNAPSHOT_BYTES, SnapshotFile};
 ///
 /// # Errors
 /// A status for the sender.
-pub async fn begin(parts: &mut Streaming<pb::SnapshotPart>) -> Result<pb::SnapshotBegin, Status> {
+pub(crate) async fn begin(parts: &mut Streaming<pb::SnapshotPart>) -> Result<pb::SnapshotBegin, Status> {
     match parts.message().await?.and_then(|message| message.part) {
         Some(pb::snapshot_part::Part::Begin(begin)) if begin.size_bytes <= MAX_SNAPSHOT_BYTES => Ok(begin),
         _ => Err(Status::invalid_argument("a snapshot starts with its description, and has a bounded size")),
@@ -25,7 +25,7 @@ pub async fn begin(parts: &mut Streaming<pb::SnapshotPart>) -> Result<pb::Snapsh
 ///
 /// # Errors
 /// A status for the sender. Then nothing has changed here.
-pub async fn take(
+pub(crate) async fn take(
     leader: &Leader,
     begin: pb::SnapshotBegin,
     parts: Streaming<pb::SnapshotPart>,

@@ -92,13 +92,13 @@ impl Plane {
 }
 
 /// Connections of members as they arrive.
-pub type InboundReceiver = mpsc::Receiver<io::Result<Inbound>>;
+pub(crate) type InboundReceiver = mpsc::Receiver<io::Result<Inbound>>;
 
 /// TLS over TCP.
-pub struct TlsWire(TlsConnector);
+pub(crate) struct TlsWire(TlsConnector);
 
 impl TlsWire {
-    pub fn new(tls: &ClusterTls) -> Self {
+    pub(crate) fn new(tls: &ClusterTls) -> Self {
         Self(TlsConnector::from(tls.client_config()))
     }
 }
@@ -120,7 +120,7 @@ impl Wire for TlsWire {
 ///
 /// # Errors
 /// An error if `addr` is not a valid address.
-pub fn channel(
+pub(crate) fn channel(
     wire: &Arc<dyn Wire>,
     addr: &str,
     node: Option<NodeId>,

@@ -25,24 +25,24 @@ pub struct Malformed(pub &'static str);
 type LeaderId = openraft::type_config::alias::LeaderIdOf<Config>;
 type CommittedLeaderId = openraft::type_config::alias::CommittedLeaderIdOf<Config>;
 
-pub fn log_id_to_wire(id: &RaftLogId) -> pb::LogId {
+pub(crate) fn log_id_to_wire(id: &RaftLogId) -> pb::LogId {
     pb::LogId { term: id.committed_leader_id().term, index: id.index }
 }
 
-pub fn log_id(wire: &pb::LogId) -> RaftLogId {
+pub(crate) fn log_id(wire: &pb::LogId) -> RaftLogId {
     RaftLogId::new(CommittedLeaderId::from(wire.term), wire.index)
 }
 
-pub fn vote_to_wire(vote: &Vote) -> pb::RaftVote {
+pub(crate) fn vote_to_wire(vote: &Vote) -> pb::RaftVote {
     pb::RaftVote { term: vote.leader_id.term, voted_for: vote.leader_id.voted_for, committed: vote.committed }
 }
 
-pub fn vote(wire: Option<&pb::RaftVote>) -> Result<Vote, Malformed> {
+pub(crate) fn vote(wire: Option<&pb::RaftVote>) -> Result<Vote, Malformed> {
     let wire = wire.ok_or(Malformed("a vote is missing"))?;
     Ok(Vote { leader_id: LeaderId::new(wire.term, wire.voted_for), committed: wire.committed })
 }
 
-pub fn member_to_wire(id: NodeId, member: &Member) -> pb::Member {
+pub(crate) fn member_to_wire(id: NodeId, member: &Member) -> pb::Member {
     pb::Member {
         node_id: id,
         cluster_addr: member.cluster_addr.clone(),
@@ -51,7 +51,7 @@ pub fn member_to_wire(id: NodeId, member: &Member) -> pb::Member {
     }
 }
 
-pub fn member(wire: &pb::Member) -> Result<(NodeId, Member), Malformed> {
+pub(crate) fn member(wire: &pb::Member) -> Result<(NodeId, Member), Malformed> {
     let incarnation =
         wire.incarnation.as_slice().try_into().map_err(|_| Malformed("an incarnation has 16 bytes"))?;
     let member =
@@ -59,7 +59,7 @@ pub fn member(wire: &pb::Member) -> Result<(NodeId, Member), Malformed> {
     Ok((wire.node_id, member))
 }
 
-pub fn membership_to_wire(membership: &Membership<NodeId, Member>) -> pb::Membership {
+pub(crate) fn membership_to_wire(membership: &Membership<NodeId, Member>) -> pb::Membership {
     let voters = |set: &BTreeSet<NodeId>| pb::VoterSet { voters: set.iter().copied().collect() };
     pb::Membership {
         configs: membership.get_joint_config().iter().map(voters).collect(),
@@ -67,7 +67,7 @@ pub fn membership_to_wire(membership: &Membership<NodeId, Member>) -> pb::Member
     }
 }
 
-pub fn membership(wire: &pb::Membership) -> Result<Membership<NodeId, Member>, Malformed> {
+pub(crate) fn membership(wire: &pb::Membership) -> Result<Membership<NodeId, Member>, Malformed> {
     let configs: Vec<BTreeSet<NodeId>> =
         wire.configs.iter().map(|c| c.voters.iter().copied().collect()).collect();
     let members = wire.members.iter().map(member).collect::<Result<BTreeMap<_, _>, _>>()?;
@@ -77,20 +77,20 @@ pub fn membership(wire: &pb::Membership) -> Result<Membership<NodeId, Member>, M
     Membership::new(configs, members).map_err(|_| Malformed("the membership contradicts itself"))
 }
 
-pub fn stored_membership_to_wire(stored: &StoredMembership) -> pb::StoredMembership {
+pub(crate) fn stored_membership_to_wire(stored: &StoredMembership) -> pb::StoredMembership {
     pb::StoredMembership {
         log_id: stored.log_id().as_ref().map(log_id_to_wire),
         membership: Some(membership_to_wire(stored.membership())),
     }
 }
 
-pub fn stored_membership(wire: Option<&pb::StoredMembership>) -> Result<StoredMembership, Malformed> {
+pub(crate) fn stored_membership(wire: Option<&pb::StoredMembership>) -> Result<StoredMembership, Malformed> {
     let wire = wire.ok_or(Malformed("the membership is missing"))?;
     let membership = membership(wire.membership.as_ref().ok_or(Malformed("the membership is missing"))?)?;
     Ok(StoredMembership::new(wire.log_id.as_ref().map(log_id), membership))
 }
 
-pub fn entry_to_wire(entry: &RaftLogEntry) -> pb::Entry {
+pub(crate) fn entry_to_wire(entry: &RaftLogEntry) -> pb::Entry {
     let payload = match &entry.payload {
         EntryPayload::Blank => pb::entry::Payload::Blank(pb::Blank {}),
         EntryPayload::Normal(payload) => pb::entry::Payload::Command(payload.0.clone()),
@@ -101,7 +101,7 @@ pub fn entry_to_wire(entry: &RaftLogEntry) -> pb::Entry {
     pb::Entry { log_id: Some(log_id_to_wire(&entry.log_id)), payload: Some(payload) }
 }
 
-pub fn entry(wire: pb::Entry) -> Result<RaftLogEntry, Malformed> {
+pub(crate) fn entry(wire: pb::Entry) -> Result<RaftLogEntry, Malformed> {
     let id = wire.log_id.as_ref().map(log_id).ok_or(Malformed("an entry has no log id"))?;
     let payload = match wire.payload.ok_or(Malformed("an entry has no payload"))? {
         pb::entry::Payload::Blank(_) => EntryPayload::Blank,
@@ -111,7 +111,10 @@ pub fn entry(wire: pb::Entry) -> Result<RaftLogEntry, Malformed> {
     Ok(RaftLogEntry { log_id: id, payload })
 }
 
-pub fn append_to_wire(request: &AppendEntriesRequest<Config>, envelope: pb::Envelope) -> pb::AppendRequest {
+pub(crate) fn append_to_wire(
+    request: &AppendEntriesRequest<Config>,
+    envelope: pb::Envelope,
+) -> pb::AppendRequest {
     pb::AppendRequest {
         envelope: Some(envelope),
         vote: Some(vote_to_wire(&request.vote)),
@@ -121,7 +124,7 @@ pub fn append_to_wire(request: &AppendEntriesRequest<Config>, envelope: pb::Enve
     }
 }
 
-pub fn append(wire: pb::AppendRequest) -> Result<AppendEntriesRequest<Config>, Malformed> {
+pub(crate) fn append(wire: pb::AppendRequest) -> Result<AppendEntriesRequest<Config>, Malformed> {
     Ok(AppendEntriesRequest {
         vote: vote(wire.vote.as_ref())?,
         prev_log_id: wire.prev_log_id.as_ref().map(log_id),
@@ -130,7 +133,7 @@ pub fn append(wire: pb::AppendRequest) -> Result<AppendEntriesRequest<Config>, M
     })
 }
 
-pub fn append_result_to_wire(result: &StreamAppendResult<Config>) -> pb::AppendReply {
+pub(crate) fn append_result_to_wire(result: &StreamAppendResult<Config>) -> pb::AppendReply {
     let result = match result {
         Ok(matched) => {
             pb::append_reply::Result::Matched(pb::Matched { log_id: matched.as_ref().map(log_id_to_wire) })
@@ -141,7 +144,7 @@ pub fn append_result_to_wire(result: &StreamAppendResult<Config>) -> pb::AppendR
     pb::AppendReply { result: Some(result) }
 }
 
-pub fn append_result(wire: &pb::AppendReply) -> Result<StreamAppendResult<Config>, Malformed> {
+pub(crate) fn append_result(wire: &pb::AppendReply) -> Result<StreamAppendResult<Config>, Malformed> {
     Ok(match wire.result.as_ref().ok_or(Malformed("an append reply has no result"))? {
         pb::append_reply::Result::Matched(matched) => Ok(matched.log_id.as_ref().map(log_id)),
         pb::append_reply::Result::Conflict(at) => Err(StreamAppendError::Conflict(log_id(at))),
@@ -151,7 +154,7 @@ pub fn append_result(wire: &pb::AppendReply) -> Result<StreamAppendResult<Config
     })
 }
 
-pub fn vote_request_to_wire(request: &VoteRequest<Config>, envelope: pb::Envelope) -> pb::VoteRequest {
+pub(crate) fn vote_request_to_wire(request: &VoteRequest<Config>, envelope: pb::Envelope) -> pb::VoteRequest {
     pb::VoteRequest {
         envelope: Some(envelope),
         vote: Some(vote_to_wire(&request.vote)),
@@ -160,13 +163,13 @@ pub fn vote_request_to_wire(request: &VoteRequest<Config>, envelope: pb::Envelop
     }
 }
 
-pub fn vote_request(wire: &pb::VoteRequest) -> Result<VoteRequest<Config>, Malformed> {
+pub(crate) fn vote_request(wire: &pb::VoteRequest) -> Result<VoteRequest<Config>, Malformed> {
     let mut request = VoteRequest::new(vote(wire.vote.as_ref())?, wire.last_log_id.as_ref().map(log_id));
     request.leadership_transfer = wire.leadership_transfer;
     Ok(request)
 }
 
-pub fn vote_reply_to_wire(reply: &VoteResponse<Config>) -> pb::VoteReply {
+pub(crate) fn vote_reply_to_wire(reply: &VoteResponse<Config>) -> pb::VoteReply {
     pb::VoteReply {
         vote: Some(vote_to_wire(&reply.vote)),
         granted: reply.vote_granted,
@@ -174,12 +177,12 @@ pub fn vote_reply_to_wire(reply: &VoteResponse<Config>) -> pb::VoteReply {
     }
 }
 
-pub fn vote_reply(wire: &pb::VoteReply) -> Result<VoteResponse<Config>, Malformed> {
+pub(crate) fn vote_reply(wire: &pb::VoteReply) -> Result<VoteResponse<Config>, Malformed> {
     let last_log_id = wire.last_log_id.as_ref().map(log_id);
     Ok(VoteResponse::new(vote(wire.vote.as_ref())?, last_log_id, wire.granted))
 }
 
-pub fn transfer_to_wire(
+pub(crate) fn transfer_to_wire(
     request: &TransferLeaderRequest<Config>,
     envelope: pb::Envelope,
 ) -> pb::TransferLeaderRequest {
@@ -191,7 +194,7 @@ pub fn transfer_to_wire(
     }
 }
 
-pub fn transfer(wire: &pb::TransferLeaderRequest) -> Result<TransferLeaderRequest<Config>, Malformed> {
+pub(crate) fn transfer(wire: &pb::TransferLeaderRequest) -> Result<TransferLeaderRequest<Config>, Malformed> {
     let from = vote(wire.from_leader.as_ref())?;
     Ok(TransferLeaderRequest::new(from, wire.to_node, wire.last_log_id.as_ref().map(log_id)))
 }

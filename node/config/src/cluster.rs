@@ -16,7 +16,7 @@ pub const MAX_PEERS: usize = 9;
 /// Maximum number of files in `cluster.accept_secret_files`. A rotation needs one other secret; the second place is for
 /// a rotation that must be aborted in favour of a third secret. Each further file would be one more secret whose leak
 /// compromises the cluster.
-pub const MAX_ACCEPTED: usize = 2;
+pub(crate) const MAX_ACCEPTED: usize = 2;
 
 /// `[node]`: this node.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -3,7 +3,7 @@
 //! Every section is destructured here field by field, so that a new setting does not compile until it is classified as
 //! shared or not.
 
-use super::{Authorization, Config, HttpConfig, Login, TokensConfig};
+use super::{Authorization, Config, HttpConfig, Login, ThrottleConfig, TokensConfig};
 
 impl Config {
     /// The shared settings by name, in a canonical form. Secrets and settings of a single machine are not included.
@@ -30,7 +30,14 @@ impl Config {
         let Login { session_ttl, flow_ttl, throttle, .. } = &self.login;
         add("login.session_ttl", format!("{session_ttl:?}"));
         add("login.flow_ttl", format!("{flow_ttl:?}"));
-        add("login.throttle", format!("{throttle:?}"));
+        let ThrottleConfig { account_failures, address_failures, window } = throttle;
+        // Written out: a member of another version must write an equal text, whatever its type is called.
+        add(
+            "login.throttle",
+            format!(
+                "Throttle {{ account_failures: {account_failures}, address_failures: {address_failures}, window: {window:?} }}"
+            ),
+        );
         let TokensConfig {
             access_ttl,
             code_ttl,

@@ -465,3 +465,50 @@ mod secret {
         assert!(error.contains("must be 64 of hex") && !error.contains("junk"), "{error}");
     }
 }
+
+#[test]
+fn the_form_of_shared_settings_stays_as_other_versions_write_it() {
+    let lists = r#"
+        [http]
+        public_url = "https://id.example.org"
+        trusted_proxies = ["10.0.0.0/8", "::1"]
+        app_domains = ["example.org"]
+        cookie_domain = "example.org"
+        [authorization]
+        client_documents = ["apps.example.com"]
+        [outbound]
+        allow = ["192.168.1.0/24"]
+    "#;
+    let shared = load(lists, &[]).unwrap().shared();
+    let text: Vec<String> = shared.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    // Members compare digests of these texts: a text that changes makes every upgraded node differ from the others.
+    assert_eq!(text, EXPECTED.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>());
+}
+
+/// The texts of the settings as the version before wrote them.
+const EXPECTED: &str = r#"
+    http.public_url = https://id.example.org
+    http.trusted_proxies = Cidr { network: 10.0.0.0, prefix: 8 } Cidr { network: ::1, prefix: 128 }
+    http.max_body_bytes = 65536
+    http.cookie_domain = Some("example.org")
+    http.app_domains = "example.org"
+    login.session_ttl = 43200s
+    login.flow_ttl = 900s
+    login.throttle = Throttle { account_failures: 10, address_failures: 50, window: 900s }
+    tokens.access_ttl = 600s
+    tokens.code_ttl = 60s
+    tokens.refresh_ttl = 2592000s
+    tokens.refresh_retry_window = 30s
+    tokens.signing_key_ttl = 7776000s
+    tokens.signing_key_notice = 86400s
+    authorization.require_pushed = false
+    authorization.registration = Off
+    authorization.client_documents = "apps.example.com"
+    authorization.pushed_ttl = 60s
+    authorization.device_ttl = 600s
+    authorization.device_interval = 5s
+    outbound.allow = Cidr { network: 192.168.1.0, prefix: 24 }
+    cluster.checks = Lease
+    policy.geoip.fail_open = false
+    archive.target = None
+"#;

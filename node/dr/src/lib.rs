@@ -10,7 +10,7 @@
 //! | `offline` | a restore into a data directory that no process uses: from a file, or from the remains of a lost cluster |
 //!
 //! This room reads and writes no snapshot bytes itself (`store`), knows nothing of Raft (`cluster`), and decides
-//! nothing about rows (`conclave_state::restore`). It combines them in the one order that loses nothing.
+//! nothing about rows (`conclave_state::restore`). It runs their steps in an order in which a crash loses nothing.
 
 pub mod archived;
 pub mod drill;

@@ -1,4 +1,4 @@
-//! Finds citations of documents and decisions that lead nowhere: a file, a heading or a decision that does not exist.
+//! Finds dangling citations: of a document, a heading or a decision that does not exist.
 
 use std::{
     collections::BTreeSet,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::files::SourceFile;
 
-/// DocumentIndex and directories of the repository, for looking citations up.
+/// The files, directories and headings of the repository, to resolve citations.
 #[derive(Debug, Default)]
 pub struct DocumentIndex {
     paths: BTreeSet<PathBuf>,
@@ -27,7 +27,7 @@ impl DocumentIndex {
         found
     }
 
-    /// Every citation in this file that leads nowhere, as `path:line: citation`.
+    /// Returns every dangling citation in this file, as `path:line: citation`.
     pub fn dangling(&self, file: &SourceFile) -> Vec<String> {
         let lines = file.text.lines().enumerate();
         let places = lines.flat_map(|(number, line)| {
@@ -67,7 +67,7 @@ impl DocumentIndex {
     }
 }
 
-/// The part of a line that may cite: of Rust the comment, so that file names in literals do not count.
+/// The part of a line that is searched: in Rust only the comment, because literals contain file names, too.
 fn prose_of<'a>(file: &Path, line: &'a str) -> &'a str {
     let is_rust = file.extension().is_some_and(|extension| extension == "rs");
     if is_rust { line.split_once("//").map_or("", |(_, comment)| comment) } else { line }
@@ -94,7 +94,7 @@ fn is_markdown(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "md")
 }
 
-/// The anchor of a heading, as GitHub makes it: small letters, hyphens for spaces, no other signs.
+/// The anchor of a heading, as GitHub makes it: lower case, hyphens for spaces, no other punctuation.
 fn anchor(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
     let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));

@@ -60,7 +60,7 @@ struct Share {
 
 impl ConnectionLimits {
     /// Trusts `proxies` and loopback: a proxy on this machine, or the machine's owner.
-    pub fn new(proxies: &[Cidr]) -> Self {
+    pub(crate) fn new(proxies: &[Cidr]) -> Self {
         let loopback = [(Ipv4Addr::LOCALHOST.into(), 8), (Ipv6Addr::LOCALHOST.into(), 128)]
             .map(|(network, prefix)| Cidr::new(network, prefix));
         Self {
@@ -72,7 +72,7 @@ impl ConnectionLimits {
     }
 
     /// A permit for a connection from `peer`, unless its share is used up.
-    pub fn admit(&self, peer: IpAddr) -> Option<ConnectionPermit> {
+    pub(crate) fn admit(&self, peer: IpAddr) -> Option<ConnectionPermit> {
         if self.trusted_proxies.iter().any(|network| network.contains(peer)) {
             return Some(ConnectionPermit { header_read_timeout: PROXY_HEADER_READ_TIMEOUT, _share: None });
         }

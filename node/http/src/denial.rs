@@ -89,7 +89,7 @@ pub(super) struct Presented {
 }
 
 impl Presented {
-    pub fn of(path: &str, query: Option<&str>, headers: &HeaderMap) -> Self {
+    pub(crate) fn of(path: &str, query: Option<&str>, headers: &HeaderMap) -> Self {
         Self {
             kind: kind_of(path),
             query: query.map(str::to_owned),

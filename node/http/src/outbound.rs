@@ -32,8 +32,8 @@ use url::{Host, Url};
 
 use super::cidr::Cidr;
 
-/// Time limit of a request, from the name lookup to the last byte of the response. Callers retry later with a slower
-/// peer.
+/// Time limit of a request, from the name lookup to the last byte of the response. Callers retry later if a peer is
+/// slower.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Time limit of a connection test, for which an operator waits.
 const REACH_LIMIT: Duration = Duration::from_secs(2);

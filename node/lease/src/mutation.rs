@@ -1,4 +1,4 @@
-//! Known ways to get the protocol wrong. A model that has never caught anything proves nothing.
+//! Known errors of the protocol, injected to prove that the model finds them.
 //!
 //! A mutation can be chosen only with the feature "mutations"; without it every test below is false at compile time.
 

@@ -2,8 +2,8 @@
 //!
 //! A rule that opens a path is only as safe as its reading of the path: proxies and the applications behind them have
 //! read `/public/../admin`, `%2e%2e`, `//` and `;` differently (decision 0041). So a path is decoded once, and a path
-//! that could still be read in another way is rejected as ambiguous: no rule that opens matches it, and a row that
-//! reads it is a fault, which denies.
+//! that could still be read in another way is rejected as ambiguous: no rule that opens a path matches it, and a row
+//! that reads the path is a fault, which denies.
 
 use crate::limits::MAX_PATTERN_BYTES;
 
@@ -12,9 +12,9 @@ use crate::limits::MAX_PATTERN_BYTES;
 pub struct CanonicalPath(String);
 
 impl CanonicalPath {
-    /// Parses the path of a request target (RFC 3986 §3.3), without the part after `?`. None if it has a fragment, a
-    /// broken escape or one that hides a separator, a dot segment, an empty segment, a path parameter (`;`), a
-    /// backslash, an escaped percent sign, or anything else that is not plain text.
+    /// Parses the path of a request target (RFC 3986 §3.3), without the part after `?`. Returns `None` if it has a
+    /// fragment, a broken escape, an escaped separator or percent sign, a dot segment, an empty segment, a path
+    /// parameter (`;`), a backslash, or a control character.
     pub fn parse(target: &str) -> Option<Self> {
         if target.contains('#') {
             return None;
@@ -70,7 +70,7 @@ impl PathPattern {
     /// Parses a pattern.
     ///
     /// # Errors
-    /// The reason for which it is invalid, for the operator.
+    /// The reason why it is invalid, for the operator.
     pub fn parse(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is not a path; write /exact or /below/*, decoded, without query");
         if text.len() > MAX_PATTERN_BYTES {

@@ -28,7 +28,7 @@ Examples:
         /// A label for display: the program that uses it
         #[arg(long)]
         name: String,
-        /// The only application that it opens, slug or id [default: every application that accepts app passwords]
+        /// The only application that accepts it, slug or id [default: every application that accepts app passwords]
         #[arg(long, value_name = "APPLICATION")]
         app: Option<String>,
         /// The lifetime, such as 12h or 30d [default: for ever]
@@ -52,7 +52,7 @@ Examples:
     },
 }
 
-pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
+pub(super) async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     match command {
         Command::Create { user, name, app, ttl } => {
             let ttl_ms = ttl.map_or(0, |ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));

@@ -148,7 +148,7 @@ impl Rule {
     }
 }
 
-pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
+pub(super) async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     let applications = client.applications();
     match command {
         Command::Create { slug, name, rule } => {

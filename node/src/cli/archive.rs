@@ -45,7 +45,7 @@ Examples:
     },
 }
 
-pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
+pub(super) async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     match command {
         Command::Status => {
             let status = client.archive().status(v1::GetArchiveStatusRequest {}).await?;
@@ -89,7 +89,7 @@ pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failu
 }
 
 /// The fields of an archive status, for this command and for the status of the cluster.
-pub fn status_value(status: &v1::ArchiveStatus) -> Value {
+pub(super) fn status_value(status: &v1::ArchiveStatus) -> Value {
     json!({
         "target": status.target,
         "node_id": status.node_id,
@@ -108,7 +108,7 @@ pub fn status_value(status: &v1::ArchiveStatus) -> Value {
 }
 
 /// A short summary for the status of the cluster: nothing, ok, or the problem.
-pub fn summary(status: Option<&v1::ArchiveStatus>) -> Value {
+pub(super) fn summary(status: Option<&v1::ArchiveStatus>) -> Value {
     let Some(status) = status else { return Value::Null };
     if !status.alarm {
         return json!("ok");

@@ -2,7 +2,7 @@
 //! logouts.
 
 #[derive(Debug, clap::Args)]
-pub struct RequestArgs {
+pub(super) struct RequestArgs {
     /// The URI that receives a notice when a session ends (back-channel logout); empty = none
     #[arg(long, value_name = "URI")]
     pub backchannel_logout_uri: Option<String>,
@@ -43,7 +43,7 @@ pub struct RequestArgs {
 
 /// The cases in which PKCE may be omitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pkce {
+pub(super) enum Pkce {
     /// Never.
     Required,
     /// If the request has a nonce.
@@ -63,12 +63,12 @@ impl Pkce {
     }
 
     /// True if PKCE may be omitted when there is a nonce.
-    pub fn is_optional(self) -> bool {
+    pub(super) fn is_optional(self) -> bool {
         self != Self::Required
     }
 
     /// True if PKCE may be omitted without a nonce.
-    pub fn is_without_nonce(self) -> bool {
+    pub(super) fn is_without_nonce(self) -> bool {
         self == Self::WithoutNonce
     }
 }

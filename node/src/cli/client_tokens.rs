@@ -9,7 +9,7 @@ use conclave_config::parse_duration;
 use super::failure::Failure;
 
 #[derive(Debug, clap::Args)]
-pub struct TokenArgs {
+pub(super) struct TokenArgs {
     /// A grant type that it may use at the token endpoint; may be given several times [default for a new client:
     /// authorization_code refresh_token]
     #[arg(long = "grant-type", value_name = "TYPE")]
@@ -56,7 +56,7 @@ fn claim(text: &str) -> Result<v1::ClaimRule, String> {
 const MAX_JWKS_BYTES: u64 = 64 * 1024;
 
 /// Parses the time for which two secrets are valid.
-pub fn overlap(text: &str) -> Result<Duration, String> {
+pub(super) fn overlap(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "write for example 90s, 12h or 30d".to_owned())
 }
 
@@ -65,7 +65,7 @@ impl TokenArgs {
     ///
     /// # Errors
     /// An error if it cannot be read.
-    pub fn jwks(&self) -> Result<Option<String>, Failure> {
+    pub(super) fn jwks(&self) -> Result<Option<String>, Failure> {
         let Some(path) = &self.jwks_file else { return Ok(None) };
         let cannot = |error: &dyn std::fmt::Display| {
             Failure::other(format!("cannot read the keys in {}: {error}", path.display()))

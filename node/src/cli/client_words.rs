@@ -46,7 +46,7 @@ const ONLY_AS_SUBJECT: &[&str] =
     &["application", "consent", "claims", "scopes", "sector", "resources", "client_id", "audiences"];
 
 /// The failure of a client command, with the options in place of the API's fields.
-pub fn in_options(failure: Failure) -> Failure {
+pub(super) fn in_options(failure: Failure) -> Failure {
     failure.reworded(|text| {
         let mut words: Vec<String> = text.split(' ').map(str::to_owned).collect();
         for word in &mut words {
@@ -65,14 +65,14 @@ pub fn in_options(failure: Failure) -> Failure {
 }
 
 /// Adds the settings that the application needs to the client's own.
-pub fn with_settings(value: Value, client: &v1::Client, issuer: &str) -> Value {
+pub(super) fn with_settings(value: Value, client: &v1::Client, issuer: &str) -> Value {
     let value = with(value, "issuer", json!(issuer));
     let value = with(value, "discovery_url", json!(format!("{issuer}/.well-known/openid-configuration")));
     with_needs(value, client)
 }
 
 /// Adds the requirements on the client's requests.
-pub fn with_needs(value: Value, client: &v1::Client) -> Value {
+pub(super) fn with_needs(value: Value, client: &v1::Client) -> Value {
     let value = with(value, "secret_taken_in", json!(secret_place(client)));
     with(value, "pkce", json!(pkce(client)))
 }

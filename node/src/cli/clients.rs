@@ -219,7 +219,7 @@ pub struct Update {
 /// The switches that empty a list.
 #[derive(Debug, clap::Args)]
 #[expect(clippy::struct_excessive_bools, reason = "one switch each on the command line")]
-pub struct Emptied {
+pub(super) struct Emptied {
     /// Remove all redirect URIs
     #[arg(long, conflicts_with = "redirect_uris")]
     no_redirect_uri: bool,
@@ -241,7 +241,7 @@ pub struct Emptied {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Shape {
+pub(super) struct Shape {
     /// A URI that codes may be sent to, exactly; may be given several times
     #[arg(long = "redirect-uri", value_name = "URI")]
     redirect_uris: Vec<String>,
@@ -263,7 +263,7 @@ pub struct Shape {
     tokens: TokenArgs,
 }
 
-pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
+pub(super) async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     performed(client, command).await.map_err(in_options)
 }
 

@@ -67,18 +67,18 @@ Examples:
         #[arg(long)]
         yes: bool,
     },
-    /// Transfer the lead to another node, before maintenance of its machine
+    /// Transfer leadership to another node, before maintenance of the leader's machine
     #[command(
         after_help = "Examples:\n  conclave cluster transfer-leader\n  conclave cluster transfer-leader --to 2"
     )]
     TransferLeader {
-        /// The number of the new leader; without it, the most caught-up voter that answers
+        /// The number of the new leader [default: the most caught-up voter that answers]
         #[arg(long, value_name = "NODE", default_value_t = 0, hide_default_value = true)]
         to: u64,
     },
 }
 
-pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
+pub(super) async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     match command {
         Command::Status => {
             let status = client.cluster().status(v1::GetStatusRequest {}).await?;

@@ -39,7 +39,7 @@ pub struct File {
     output: Format,
 }
 
-pub fn run(command: Command) -> Result<(Output, Format), Failure> {
+pub(super) fn run(command: Command) -> Result<(Output, Format), Failure> {
     match command {
         Command::Check(args) => Ok((check(args.file.as_deref())?, args.output)),
         Command::Show(args) => Ok((show(args.file.as_deref())?, args.output)),

@@ -36,7 +36,7 @@ pub struct ApiArgs {
     /// PEM file of the certificate authorities that an https --api is checked against [default: those of this machine]
     #[arg(long, global = true, value_name = "FILE", env = "CONCLAVE_API_CA", hide_env_values = true)]
     api_ca: Option<PathBuf>,
-    /// Bearer token; without one, the cluster secret of --config or ./conclave-data is used
+    /// Bearer token; without one, the cluster secret of --config is used, else ./conclave-data/cluster.secret
     #[arg(long, global = true, value_name = "TOKEN", env = "CONCLAVE_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// Settings of a node: its cluster secret replaces a token, and its admin API is used [default: $CONCLAVE_CONFIG,

@@ -42,7 +42,7 @@ pub struct Listing {
     denied: bool,
 }
 
-pub async fn list(client: &AdminClient, listing: Listing) -> Result<Output, Failure> {
+pub(super) async fn list(client: &AdminClient, listing: Listing) -> Result<Output, Failure> {
     let (answers, missing) = everywhere(client, async |there| {
         let asked = v1::ListDecisionsRequest {
             application: listing.app.clone().unwrap_or_default(),
@@ -65,7 +65,7 @@ pub async fn list(client: &AdminClient, listing: Listing) -> Result<Output, Fail
     Ok(Output::Many { columns: COLUMNS, rows: decisions.iter().map(told).collect() })
 }
 
-pub async fn explain(client: &AdminClient, decision: String) -> Result<Output, Failure> {
+pub(super) async fn explain(client: &AdminClient, decision: String) -> Result<Output, Failure> {
     let node = node_of(&decision).ok_or_else(|| {
         Failure::usage(format!("{decision:?} is not a decision id; one looks like 1-9f86d081884c7d65"))
     })?;

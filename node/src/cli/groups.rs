@@ -71,7 +71,7 @@ pub struct Members {
     users: Vec<String>,
 }
 
-pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
+pub(super) async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     match command {
         Command::Create { name, description } => {
             let request = v1::CreateGroupRequest { name, description: description.unwrap_or_default() };

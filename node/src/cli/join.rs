@@ -54,7 +54,7 @@ pub struct JoinArgs {
 }
 
 /// Joins. If settings are given, the node is to start with those: only its data directory is written.
-pub async fn run(args: &JoinArgs, named: Option<(Config, &Path)>) -> Result<Output, Failure> {
+pub(super) async fn run(args: &JoinArgs, named: Option<(Config, &Path)>) -> Result<Output, Failure> {
     match named {
         Some((config, file)) => run_as_configured(args, &config, file).await,
         None => run_anew(args).await,

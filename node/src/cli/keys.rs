@@ -35,7 +35,7 @@ Examples:
     },
 }
 
-pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
+pub(super) async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     match command {
         Command::List => {
             let keys = all_pages(async |page| {

@@ -16,7 +16,7 @@ const OPEN: [&str; 8] = [
 ];
 
 /// Prints a warning to standard error for each such pattern.
-pub fn warn(handles: &[String]) {
+pub(super) fn warn(handles: &[String]) {
     for handle in handles.iter().filter(|handle| is_open(handle)) {
         // If standard error is closed, the warning is lost.
         let _ = writeln!(

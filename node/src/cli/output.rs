@@ -44,7 +44,7 @@ const DIGEST_SHOWN: usize = 12;
 
 /// The result of a command.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Output {
+pub(super) enum Output {
     /// One object; its fields in this order.
     One { fields: &'static [&'static str], value: Value },
     /// A listing, an array in JSON; these columns of it in a table.
@@ -71,13 +71,13 @@ pub enum Output {
 }
 
 impl Output {
-    pub fn done(text: impl Into<String>, value: Value) -> Self {
+    pub(super) fn done(text: impl Into<String>, value: Value) -> Self {
         Self::Done { text: text.into(), value }
     }
 }
 
 /// Adds a field to an object.
-pub fn with(value: Value, field: &str, content: impl Into<Value>) -> Value {
+pub(super) fn with(value: Value, field: &str, content: impl Into<Value>) -> Value {
     match value {
         Value::Object(mut map) => {
             map.insert(field.to_owned(), content.into());
@@ -88,7 +88,7 @@ pub fn with(value: Value, field: &str, content: impl Into<Value>) -> Value {
 }
 
 /// Prints to standard output. A reader that has closed it is not a failure.
-pub fn print(output: &Output, format: Format) -> ExitCode {
+pub(super) fn print(output: &Output, format: Format) -> ExitCode {
     let width = terminal_size::terminal_size_of(std::io::stdout()).map(|(width, _)| usize::from(width.0));
     let written = writeln!(std::io::stdout(), "{}", render_within(output, format, width));
     match written {
@@ -101,7 +101,7 @@ pub fn print(output: &Output, format: Format) -> ExitCode {
 
 /// The whole result at its full width.
 #[cfg(test)]
-pub fn render(output: &Output, format: Format) -> String {
+pub(super) fn render(output: &Output, format: Format) -> String {
     render_within(output, format, None)
 }
 

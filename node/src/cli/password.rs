@@ -9,7 +9,7 @@ use super::failure::Failure;
 const MAX_INPUT_BYTES: u64 = 4 * 1024;
 
 /// Reads the first line of standard input.
-pub fn from_stdin() -> Result<String, Failure> {
+pub(super) fn from_stdin() -> Result<String, Failure> {
     let mut text = String::new();
     let read = std::io::stdin().lock().take(MAX_INPUT_BYTES).read_to_string(&mut text);
     read.map_err(|error| Failure::usage(format!("cannot read the password from standard input: {error}")))?;
@@ -17,7 +17,7 @@ pub fn from_stdin() -> Result<String, Failure> {
 }
 
 /// Reads a password that the user types twice.
-pub fn from_terminal() -> Result<String, Failure> {
+pub(super) fn from_terminal() -> Result<String, Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::usage(
             "standard input is not a terminal; pass the password with --password-stdin",

@@ -169,7 +169,7 @@ pub(super) fn moment(text: &str) -> Result<u64, String> {
     u64::try_from(seconds).map_err(|_| bad())?.checked_mul(1_000).ok_or_else(bad)
 }
 
-pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
+pub(super) async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     match command {
         Command::Set(Setting { application, file, force }) => {
             set(client, application, &file, false, force).await

@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const CELLS: u64 = 24;
 
 /// A progress bar, shown until it is dropped.
-pub struct Progress {
+pub(super) struct Progress {
     what: &'static str,
     of: u64,
     begun: Instant,
@@ -23,13 +23,13 @@ pub struct Progress {
 
 impl Progress {
     /// Begins a task. `of` is the amount of work in bytes; 0 if it is not known.
-    pub fn new(what: &'static str, of: u64) -> Self {
+    pub(super) fn new(what: &'static str, of: u64) -> Self {
         let visible = std::io::stderr().is_terminal();
         Self { what, of, begun: Instant::now(), shown: None, visible }
     }
 
     /// Shows that `done` bytes are done.
-    pub fn at(&mut self, done: u64) {
+    pub(super) fn at(&mut self, done: u64) {
         let now = Instant::now();
         let young = now.duration_since(self.begun) < PATIENCE;
         let fresh = self.shown.is_some_and(|shown| now.duration_since(shown) < EVERY);
@@ -42,7 +42,7 @@ impl Progress {
     }
 
     /// Continues with another task.
-    pub fn then(&mut self, what: &'static str, of: u64) {
+    pub(super) fn then(&mut self, what: &'static str, of: u64) {
         (self.what, self.of) = (what, of);
     }
 }

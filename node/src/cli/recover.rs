@@ -106,7 +106,7 @@ pub struct FromSurvivor {
     output: Format,
 }
 
-pub async fn run(command: Command) -> Result<(Output, Format), Failure> {
+pub(super) async fn run(command: Command) -> Result<(Output, Format), Failure> {
     let args = match command {
         Command::FromSurvivor(args) => args,
         Command::Admin(args) => return Ok((admin(&args)?, args.output)),

@@ -108,7 +108,7 @@ pub struct RestoreArgs {
     output: Format,
 }
 
-pub async fn run(args: RestoreArgs) -> Result<(Output, Format), Failure> {
+pub(super) async fn run(args: RestoreArgs) -> Result<(Output, Format), Failure> {
     let config = settings(args.config.as_deref())?;
     let keys = keys(&config)?;
     let (found, told_of_archive) = match args.file.clone() {

@@ -62,7 +62,7 @@ const FIELDS: &[&str] = &[
 ];
 const COLUMNS: &[&str] = &["id", "reachable", "makes_with", "accepts", "snapshot_under_other_key"];
 
-pub async fn run(command: Command) -> Result<(Output, Format), Failure> {
+pub(super) async fn run(command: Command) -> Result<(Output, Format), Failure> {
     match command {
         Command::New { out, output } => made(out.as_deref(), output),
         Command::Status { api } => {

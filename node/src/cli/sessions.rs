@@ -51,7 +51,7 @@ Examples:
     },
 }
 
-pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
+pub(super) async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     match command {
         Command::List { user } => list(client, &user.unwrap_or_default()).await,
         Command::Notices => notices(client).await,
@@ -78,7 +78,7 @@ pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failu
 }
 
 /// The applications that a sign-out notice has not reached yet, as the end of a sentence.
-pub fn but_not_told(not_told: &[String]) -> String {
+pub(super) fn but_not_told(not_told: &[String]) -> String {
     if not_told.is_empty() {
         return String::new();
     }

@@ -179,7 +179,7 @@ pub struct Update {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct Settings {
+pub(super) struct Settings {
     /// Read the client secret from the first line of standard input
     #[arg(long)]
     secret_stdin: bool,
@@ -270,7 +270,7 @@ impl Settings {
     }
 }
 
-pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
+pub(super) async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     let upstreams = client.upstreams();
     match command {
         Command::Add(add) => Ok(one(&upstreams.create(create_request(*add)?).await?)),

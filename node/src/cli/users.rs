@@ -172,7 +172,7 @@ pub struct Update {
     clear_attributes: bool,
 }
 
-pub async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
+pub(super) async fn run(client: &AdminClient, command: Command) -> Result<Output, Failure> {
     match command {
         Command::Create(create) => make(client, create).await,
         Command::List { group } => list(client, group.as_deref()).await,

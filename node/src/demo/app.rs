@@ -8,7 +8,7 @@ use axum::{
     response::Html,
 };
 
-pub fn router() -> Router {
+pub(super) fn router() -> Router {
     Router::new().fallback(show)
 }
 

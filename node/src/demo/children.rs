@@ -34,7 +34,7 @@ const OWNER_ONLY: u32 = 0o600;
 
 /// An event of a node.
 #[derive(Clone, Debug)]
-pub enum News {
+pub(super) enum News {
     Died { node: u64, pid: u32, status: ExitStatus },
     Started { node: u64, pid: u32 },
 }
@@ -46,7 +46,7 @@ struct Running {
 }
 
 /// All nodes.
-pub struct Children {
+pub(super) struct Children {
     layout: Arc<Layout>,
     news: mpsc::Sender<News>,
     running: Arc<Mutex<BTreeMap<u64, Running>>>,
@@ -58,7 +58,11 @@ impl Children {
     ///
     /// # Errors
     /// An error if a process cannot be started.
-    pub fn start(layout: Arc<Layout>, news: mpsc::Sender<News>, restart: bool) -> anyhow::Result<Self> {
+    pub(super) fn start(
+        layout: Arc<Layout>,
+        news: mpsc::Sender<News>,
+        restart: bool,
+    ) -> anyhow::Result<Self> {
         let children = Self { layout, news, running: Arc::default(), restart };
         for node in children.layout.ids() {
             children.spawn(node)?;
@@ -67,7 +71,7 @@ impl Children {
     }
 
     /// The process ids of the nodes that run.
-    pub fn pids(&self) -> BTreeMap<u64, u32> {
+    pub(super) fn pids(&self) -> BTreeMap<u64, u32> {
         locked(&self.running).iter().map(|(node, running)| (*node, running.pid)).collect()
     }
 
@@ -76,7 +80,7 @@ impl Children {
     }
 
     /// Restarts the nodes that have died.
-    pub fn restart_dead(&self) {
+    pub(super) fn restart_dead(&self) {
         let alive: Vec<u64> = self.pids().into_keys().collect();
         for node in self.layout.ids().filter(|node| !alive.contains(node)) {
             start_again(&self.layout, &self.news, &self.running, node, self.restart);
@@ -87,7 +91,7 @@ impl Children {
     ///
     /// # Errors
     /// An error if a node takes too long.
-    pub async fn wait_ready(&self) -> anyhow::Result<()> {
+    pub(super) async fn wait_ready(&self) -> anyhow::Result<()> {
         let client = super::front::client();
         for node in self.layout.ids() {
             let url = format!("http://{}/healthz/ready", self.layout.http_addr(node));
@@ -109,7 +113,7 @@ impl Children {
     }
 
     /// Stops every node and waits until it has ended.
-    pub async fn stop(&self) {
+    pub(super) async fn stop(&self) {
         let running = std::mem::take(&mut *locked(&self.running));
         let mut gone = Vec::new();
         for child in running.into_values() {

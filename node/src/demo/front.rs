@@ -45,7 +45,7 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 type HttpClient = Client<HttpConnector, Body>;
 
 /// A client for plain HTTP on this machine.
-pub fn client() -> HttpClient {
+pub(super) fn client() -> HttpClient {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
     connector.set_connect_timeout(Some(Duration::from_millis(500)));
@@ -62,7 +62,7 @@ struct Front {
     runtime: Runtime,
 }
 
-pub fn router(layout: Arc<Layout>, runtime: Runtime) -> Router {
+pub(super) fn router(layout: Arc<Layout>, runtime: Runtime) -> Router {
     let front = Arc::new(Front { layout, client: client(), next: AtomicUsize::new(0), runtime });
     Router::new().fallback(handle).with_state(front)
 }

@@ -12,7 +12,13 @@ use super::{
     seed::DemoSeed,
 };
 
-pub fn print(options: &DemoOptions, layout: &Layout, children: &Children, seeded: &DemoSeed, took: Duration) {
+pub(super) fn print(
+    options: &DemoOptions,
+    layout: &Layout,
+    children: &Children,
+    seeded: &DemoSeed,
+    took: Duration,
+) {
     let pids = children.pids();
     if options.json {
         println!("{}", as_json(layout, &pids, seeded));
@@ -66,7 +72,7 @@ fn as_json(
 }
 
 /// Prints an event of a node: beside the guide, or on standard error when standard output is for programs.
-pub fn tell(options: &DemoOptions, news: &News) {
+pub(super) fn tell(options: &DemoOptions, news: &News) {
     let line = match news {
         News::Died { node, pid, status } if options.restart => {
             format!("node {node} (pid {pid}) ended: {status}; starting it again")
@@ -80,7 +86,7 @@ pub fn tell(options: &DemoOptions, news: &News) {
 }
 
 /// Receives a message for each line on standard input: the Enter key on a terminal.
-pub fn enters() -> mpsc::Receiver<()> {
+pub(super) fn enters() -> mpsc::Receiver<()> {
     let (sender, receiver) = mpsc::channel(1);
     // A separate thread: reading a terminal cannot be cancelled, and the process ends without waiting for it.
     std::thread::spawn(move || {

@@ -27,9 +27,9 @@ const APP_OFFSET: u16 = 80;
 const FRONT_OFFSET: u16 = 90;
 
 /// The host name of the demo's application. Browsers resolve names below `localhost` to this machine by themselves.
-pub const APP_HOST: &str = "app.localhost";
+pub(super) const APP_HOST: &str = "app.localhost";
 
-pub struct Layout {
+pub(super) struct Layout {
     pub nodes: u64,
     ports: Ports,
     dir: PathBuf,
@@ -45,7 +45,7 @@ impl Layout {
     ///
     /// # Errors
     /// An error if the directory cannot be written.
-    pub fn prepare(options: &DemoOptions, entropy: &dyn Entropy) -> anyhow::Result<Self> {
+    pub(super) fn prepare(options: &DemoOptions, entropy: &dyn Entropy) -> anyhow::Result<Self> {
         let (dir, temporary) = match &options.data {
             Some(dir) => (dir.clone(), None),
             None => {
@@ -66,12 +66,12 @@ impl Layout {
         Ok(layout)
     }
 
-    pub fn ids(&self) -> std::ops::RangeInclusive<u64> {
+    pub(super) fn ids(&self) -> std::ops::RangeInclusive<u64> {
         1..=self.nodes
     }
 
     /// The port that the others are counted from.
-    pub const fn base_port(&self) -> u16 {
+    pub(super) const fn base_port(&self) -> u16 {
         self.ports.base()
     }
 
@@ -80,15 +80,15 @@ impl Layout {
         self.base_port() + offset + u16::try_from(node).unwrap_or_default()
     }
 
-    pub fn http_addr(&self, node: u64) -> SocketAddr {
+    pub(super) fn http_addr(&self, node: u64) -> SocketAddr {
         loopback(self.port(0, node))
     }
 
-    pub fn api_addr(&self, node: u64) -> SocketAddr {
+    pub(super) fn api_addr(&self, node: u64) -> SocketAddr {
         loopback(self.port(API_OFFSET, node))
     }
 
-    pub fn cluster_addr(&self, node: u64) -> SocketAddr {
+    pub(super) fn cluster_addr(&self, node: u64) -> SocketAddr {
         loopback(self.port(CLUSTER_OFFSET, node))
     }
 
@@ -96,32 +96,32 @@ impl Layout {
         loopback(self.port(ENVOY_OFFSET, node))
     }
 
-    pub fn front_addr(&self) -> SocketAddr {
+    pub(super) fn front_addr(&self) -> SocketAddr {
         loopback(self.base_port() + FRONT_OFFSET)
     }
 
-    pub fn app_addr(&self) -> SocketAddr {
+    pub(super) fn app_addr(&self) -> SocketAddr {
         loopback(self.base_port() + APP_OFFSET)
     }
 
     /// The issuer: the URL that a user opens.
-    pub fn front_url(&self) -> String {
+    pub(super) fn front_url(&self) -> String {
         format!("http://{}", self.front_addr())
     }
 
-    pub fn app_url(&self) -> String {
+    pub(super) fn app_url(&self) -> String {
         format!("http://{APP_HOST}:{}/", self.front_addr().port())
     }
 
-    pub fn data_dir(&self, node: u64) -> PathBuf {
+    pub(super) fn data_dir(&self, node: u64) -> PathBuf {
         self.dir.join(format!("node-{node}"))
     }
 
-    pub fn config_file(&self, node: u64) -> PathBuf {
+    pub(super) fn config_file(&self, node: u64) -> PathBuf {
         self.dir.join(format!("node-{node}.toml"))
     }
 
-    pub fn log_file(&self, node: u64) -> PathBuf {
+    pub(super) fn log_file(&self, node: u64) -> PathBuf {
         self.dir.join(format!("node-{node}.log"))
     }
 

@@ -43,7 +43,7 @@ const APPLIED_POLL: Duration = Duration::from_millis(5);
 const MAX_ANSWER_BYTES: usize = 4 * 1024;
 
 /// The seeded objects, with their secrets.
-pub struct DemoSeed {
+pub(super) struct DemoSeed {
     pub leader: u64,
     pub username: String,
     pub password: String,
@@ -57,7 +57,11 @@ pub struct DemoSeed {
 ///
 /// # Errors
 /// The refusal of the API, or the node that does not keep up.
-pub async fn seed(options: &DemoOptions, layout: &Layout, runtime: &Runtime) -> anyhow::Result<DemoSeed> {
+pub(super) async fn seed(
+    options: &DemoOptions,
+    layout: &Layout,
+    runtime: &Runtime,
+) -> anyhow::Result<DemoSeed> {
     let api = connect(layout, runtime)?;
     let password = options.admin_password.clone().unwrap_or_else(|| random_text(runtime));
     group(&api).await?;

@@ -93,7 +93,7 @@ where
             .with_filter(filter_fn(is_our_own))
     });
     Ok(Registry::default()
-        .with(EnvFilter::try_new(with_quiet_raft(level))?)
+        .with(EnvFilter::try_new(with_quiet_raft(&of_crates(level)))?)
         .with(lines(json, writer))
         .with(traces))
 }
@@ -105,6 +105,29 @@ const QUIET_RAFT: &str = "openraft=error";
 /// important ones itself. A filter that names openraft is not changed.
 fn with_quiet_raft(level: &str) -> String {
     if level.contains("openraft") { level.to_owned() } else { format!("{level},{QUIET_RAFT}") }
+}
+
+/// The filter with the targets of today. Rooms were modules of `conclave_node` once, and configurations name them.
+fn of_crates(level: &str) -> String {
+    let directives = level.split(',').map(|directive| {
+        let (target, rest) = directive.find(['=', '[']).map_or((directive, ""), |at| directive.split_at(at));
+        let target = target.trim();
+        let Some(module) = target.strip_prefix("conclave_node") else { return directive.to_owned() };
+        let path: Vec<&str> = module.split("::").filter(|part| !part.is_empty()).collect();
+        let path = if path.first() == Some(&"protocol") { path.get(1..).unwrap_or_default() } else { &path };
+        let target = match path {
+            // A prefix of the names of all crates.
+            [] => "conclave".to_owned(),
+            ["runtime" | "text", ..] => "conclave_base".to_owned(),
+            ["auth", "pages", rest @ ..] => ["conclave_web::pages", &rest.join("::")].join("::"),
+            ["boot" | "cli" | "demo" | "doors" | "health" | "metrics" | "serve" | "telemetry", ..] => {
+                target.to_owned()
+            }
+            [room, rest @ ..] => [&format!("conclave_{room}"), rest.join("::").as_str()].join("::"),
+        };
+        format!("{}{rest}", target.trim_end_matches(':'))
+    });
+    directives.collect::<Vec<_>>().join(",")
 }
 
 fn lines<S, W>(json: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>

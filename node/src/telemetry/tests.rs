@@ -229,3 +229,19 @@ fn a_chain_of_causes_is_one_line() {
     let error = Outer(io::Error::other("port taken"));
     assert_eq!(Chain(&error).to_string(), "cannot start: port taken");
 }
+
+#[test]
+fn a_filter_that_names_modules_of_before_names_their_crates() {
+    for (before, now) in [
+        ("info", "info"),
+        ("info,conclave_node=debug", "info,conclave=debug"),
+        ("warn,conclave_node::cluster=debug,h2=error", "warn,conclave_cluster=debug,h2=error"),
+        ("conclave_node::cluster::lease=trace", "conclave_cluster::lease=trace"),
+        ("conclave_node::protocol::oidc=trace", "conclave_oidc=trace"),
+        ("conclave_node::auth::pages=trace", "conclave_web::pages=trace"),
+        ("conclave_node::boot=trace", "conclave_node::boot=trace"),
+        ("conclave_node[http.request{request.id=1}]=trace", "conclave[http.request{request.id=1}]=trace"),
+    ] {
+        assert_eq!(super::of_crates(before), now);
+    }
+}

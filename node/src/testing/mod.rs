@@ -151,6 +151,7 @@ impl TestNode {
             keys: Arc::clone(&keys),
             runtime: runtime.clone(),
         };
+        log_if_requested();
         let cluster = Cluster::start(options).await.expect("the cluster starts");
         let passwords = PasswordPool::start(NonZeroUsize::MIN, CHEAP).expect("a thread");
         let judged = Runtime { clock: cluster.clock(), ..runtime.clone() };
@@ -289,4 +290,12 @@ pub async fn wait_until(mut is_so: impl FnMut() -> bool) {
         }
     };
     tokio::time::timeout(std::time::Duration::from_secs(10), looking).await.expect("it becomes so in time");
+}
+
+/// Prints the log of the nodes of this process, if `RUST_LOG` asks for it (`cargo nextest run --no-capture`).
+fn log_if_requested() {
+    if let Ok(filter) = tracing_subscriber::EnvFilter::try_from_default_env() {
+        // Fails if the test has a subscriber already; then that one is used.
+        tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init().ok();
+    }
 }

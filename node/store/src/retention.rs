@@ -1,4 +1,4 @@
-//! Decides when to take a snapshot and which entries may then leave the log: one pure rule (docs/design/storage.md).
+//! Decides when to take a snapshot and which entries may then leave the log: pure functions (docs/design/storage.md).
 
 /// A tail smaller than this is cheap to replay, whatever the snapshot's size.
 pub const MIN_TAIL_BYTES: u64 = 64 * 1024 * 1024;
@@ -6,13 +6,13 @@ pub const MIN_TAIL_BYTES: u64 = 64 * 1024 * 1024;
 /// Entries kept behind a snapshot, so that a follower that was unreachable for a moment catches up from the log.
 pub const KEEP_ENTRIES: u64 = 10_000;
 
-/// Snapshots kept: if the newest is unreadable, a node can start from the one before it and the log behind that.
+/// Snapshots kept: if the newest is unreadable, a node can start from the one before it and the log after that one.
 pub const KEEP_SNAPSHOTS: usize = 2;
 
 /// The inputs of the rule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RetentionInputs {
-    /// Payload bytes of the entries behind the newest snapshot; the whole log's if there is none.
+    /// Payload bytes of the entries after the newest snapshot, or of the whole log if there is none.
     pub tail_bytes: u64,
     /// Size of the newest snapshot file, 0 without one.
     pub last_snapshot_bytes: u64,
@@ -49,7 +49,7 @@ pub struct ArchiveHold {
     pub limit_bytes: u64,
 }
 
-/// The share of the free disk that entries waiting for the archive may take (one in this number). A full disk would
+/// The divisor of the free disk: entries waiting for the archive may take one part of this many. A full disk would
 /// stop the node.
 const HOLD_DISK_SHARE: u64 = 10;
 

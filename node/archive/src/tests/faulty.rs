@@ -16,7 +16,7 @@ use object_store::{
 
 /// The faults that are injected now.
 #[derive(Debug, Clone, Default)]
-pub struct Faults {
+pub(super) struct Faults {
     /// Every call fails.
     pub away: bool,
     /// This many writes store the first half of the object and fail.
@@ -32,32 +32,32 @@ pub struct Faults {
 }
 
 #[derive(Debug, Clone, Default)]
-pub struct Faulty {
+pub(super) struct Faulty {
     store: Arc<InMemory>,
     faults: Arc<Mutex<Faults>>,
     written: Arc<Mutex<Vec<Path>>>,
 }
 
 impl Faulty {
-    pub fn faults(&self) -> MutexGuard<'_, Faults> {
+    pub(super) fn faults(&self) -> MutexGuard<'_, Faults> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The names of all objects, in the order written.
-    pub fn written(&self) -> Vec<Path> {
+    pub(super) fn written(&self) -> Vec<Path> {
         self.written.lock().unwrap().clone()
     }
 
     /// Replaces the bytes of an object.
-    pub async fn overwrite(&self, path: &Path, bytes: Vec<u8>) {
+    pub(super) async fn overwrite(&self, path: &Path, bytes: Vec<u8>) {
         self.store.put(path, bytes.into()).await.unwrap();
     }
 
-    pub async fn bytes(&self, path: &Path) -> Vec<u8> {
+    pub(super) async fn bytes(&self, path: &Path) -> Vec<u8> {
         self.store.get(path).await.unwrap().bytes().await.unwrap().to_vec()
     }
 
-    pub async fn remove(&self, path: &Path) {
+    pub(super) async fn remove(&self, path: &Path) {
         self.store.delete(path).await.unwrap();
     }
 

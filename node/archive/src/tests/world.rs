@@ -33,8 +33,8 @@ use conclave_store::{
     snapshot::{SealingKey, SnapshotHeader, SnapshotWriter},
 };
 
-pub const START_MS: u64 = 1_800_000_000_000;
-pub const CLUSTER: [u8; 16] = [7; 16];
+pub(super) const START_MS: u64 = 1_800_000_000_000;
+pub(super) const CLUSTER: [u8; 16] = [7; 16];
 
 /// The log of a cluster.
 #[derive(Default)]
@@ -46,7 +46,7 @@ struct Log {
 }
 
 /// The part of one node.
-pub struct Node {
+pub(super) struct Node {
     log: Arc<Mutex<Log>>,
     id: u64,
     leads: Mutex<bool>,
@@ -54,43 +54,43 @@ pub struct Node {
     runtime: Runtime,
 }
 
-pub struct World {
+pub(super) struct World {
     log: Arc<Mutex<Log>>,
     pub clock: Arc<FixedClock>,
     pub store: Faulty,
 }
 
 /// A node with its archive tasks.
-pub struct Archiving {
+pub(super) struct Archiving {
     pub node: Arc<Node>,
     pub shipper: Shipper,
     pub keeper: Keeper,
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { log: Arc::default(), clock: FixedClock::at(START_MS), store: Faulty::default() }
     }
 
     /// Another copy of the cluster, which begins empty and writes to the same target.
-    pub fn copy(&self) -> Self {
+    pub(super) fn copy(&self) -> Self {
         Self { log: Arc::default(), clock: Arc::clone(&self.clock), store: self.store.clone() }
     }
 
-    pub fn key() -> SealingKey {
+    pub(super) fn key() -> SealingKey {
         SealingKey::new([1; 32])
     }
 
-    pub fn target(&self) -> ArchiveTarget {
+    pub(super) fn target(&self) -> ArchiveTarget {
         ArchiveTarget::over(Arc::new(self.store.clone()))
     }
 
     /// A node that leads.
-    pub fn node(&self, id: u64) -> Archiving {
+    pub(super) fn node(&self, id: u64) -> Archiving {
         self.node_at(id, self.target())
     }
 
-    pub fn node_at(&self, id: u64, target: ArchiveTarget) -> Archiving {
+    pub(super) fn node_at(&self, id: u64, target: ArchiveTarget) -> Archiving {
         let runtime = Runtime { clock: self.clock.clone(), entropy: SeededEntropy::new(id) };
         let node = Arc::new(Node {
             log: Arc::clone(&self.log),
@@ -120,7 +120,7 @@ impl World {
     }
 
     /// Adds entries, stamped a millisecond apart; every fifth one is a revocation.
-    pub fn write(&self, count: u64) {
+    pub(super) fn write(&self, count: u64) {
         let mut log = self.log.lock().unwrap();
         for _ in 0..count {
             let index = log.first + log.records.len() as u64;
@@ -139,19 +139,19 @@ impl World {
     }
 
     /// Purges the entries before `first`.
-    pub fn purge_before(&self, first: u64) {
+    pub(super) fn purge_before(&self, first: u64) {
         let mut log = self.log.lock().unwrap();
         log.records.retain(|record| record.index >= first);
         log.first = first;
     }
 
-    pub fn alter(&self, index: u64) {
+    pub(super) fn alter(&self, index: u64) {
         let mut log = self.log.lock().unwrap();
         log.records.iter_mut().find(|record| record.index == index).unwrap().payload.push(0);
     }
 
     /// Restores the cluster: its log continues in another lineage.
-    pub fn begin_lineage(&self, epoch: u64) {
+    pub(super) fn begin_lineage(&self, epoch: u64) {
         let mut log = self.log.lock().unwrap();
         log.first += log.records.len() as u64;
         log.records.clear();
@@ -159,30 +159,30 @@ impl World {
     }
 
     /// Switches to another secret from here on.
-    pub fn change_secret(&self, ahead_ms: u64) {
+    pub(super) fn change_secret(&self, ahead_ms: u64) {
         let at_ms = stamp_of(self.last()) + ahead_ms;
         self.log.lock().unwrap().secret_since_ms = at_ms;
     }
 
-    pub fn records(&self, from: u64, to: u64) -> Vec<LogRecord> {
+    pub(super) fn records(&self, from: u64, to: u64) -> Vec<LogRecord> {
         let log = self.log.lock().unwrap();
         log.records.iter().filter(|record| (from..=to).contains(&record.index)).cloned().collect()
     }
 
-    pub fn last(&self) -> u64 {
+    pub(super) fn last(&self) -> u64 {
         let log = self.log.lock().unwrap();
         log.first + log.records.len() as u64 - 1
     }
 
-    pub async fn reader(&self) -> Reader {
+    pub(super) async fn reader(&self) -> Reader {
         Reader::over(self.target(), Arc::new(Self::key())).await.unwrap()
     }
 
-    pub async fn restore(&self, until: Until) -> Result<RestoreFiles, ArchiveError> {
+    pub(super) async fn restore(&self, until: Until) -> Result<RestoreFiles, ArchiveError> {
         self.restore_lineage(until, None).await
     }
 
-    pub async fn restore_lineage(
+    pub(super) async fn restore_lineage(
         &self,
         until: Until,
         lineage: Option<u64>,
@@ -192,19 +192,19 @@ impl World {
     }
 }
 
-pub fn stamp_of(index: u64) -> u64 {
+pub(super) fn stamp_of(index: u64) -> u64 {
     START_MS + 10 * index
 }
 
 impl Archiving {
     /// Ships the log, whatever the state of snapshots.
-    pub async fn catch_up_log(&mut self) {
+    pub(super) async fn catch_up_log(&mut self) {
         self.shipper.tick().await;
         assert_eq!(self.node.status().behind_entries, 0);
     }
 
     /// Ships until nothing is left.
-    pub async fn catch_up(&mut self) {
+    pub(super) async fn catch_up(&mut self) {
         for _ in 0..40 {
             self.shipper.tick().await;
             let status = self.node.status();
@@ -217,15 +217,15 @@ impl Archiving {
 }
 
 impl Node {
-    pub fn lead(&self, leads: bool) {
+    pub(super) fn lead(&self, leads: bool) {
         *self.leads.lock().unwrap() = leads;
     }
 
-    pub fn status(&self) -> pb::ArchiveStatus {
+    pub(super) fn status(&self) -> pb::ArchiveStatus {
         self.said.lock().unwrap().1.clone()
     }
 
-    pub fn hold(&self) -> ArchiveHold {
+    pub(super) fn hold(&self) -> ArchiveHold {
         self.said.lock().unwrap().0
     }
 }

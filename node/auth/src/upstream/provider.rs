@@ -30,7 +30,7 @@ const MAX_KEPT: usize = 64;
 
 /// A provider's endpoints and capabilities.
 #[derive(Clone, Debug)]
-pub struct ProviderMetadata {
+pub(super) struct ProviderMetadata {
     pub issuer: Option<String>,
     pub authorization: String,
     pub token: String,
@@ -105,7 +105,7 @@ impl ProviderMetadata {
     }
 
     /// RFC 9207 §2.4: the responding provider must be the requested one; a provider that sends `iss` always does so.
-    pub fn is_answered_by(&self, iss: Option<&str>) -> Result<(), UpstreamError> {
+    pub(super) fn is_answered_by(&self, iss: Option<&str>) -> Result<(), UpstreamError> {
         match (&self.issuer, iss) {
             (Some(issuer), Some(iss)) if issuer == iss => Ok(()),
             (Some(_), None) if !self.names_itself => Ok(()),
@@ -118,7 +118,11 @@ impl ProviderMetadata {
 
 impl Providers {
     /// The provider, from its cached or freshly fetched document.
-    pub async fn of(&self, auth: &Auth, upstream: &Upstream) -> Result<Arc<ProviderMetadata>, UpstreamError> {
+    pub(super) async fn of(
+        &self,
+        auth: &Auth,
+        upstream: &Upstream,
+    ) -> Result<Arc<ProviderMetadata>, UpstreamError> {
         let issuer = match &upstream.location {
             ProviderLocation::Issuer(issuer) => issuer,
             ProviderLocation::Endpoints { authorization, token, userinfo } => {
@@ -139,7 +143,7 @@ impl Providers {
     }
 
     /// The provider's keys. `again` is true if a token named a key that is not among the cached ones.
-    pub async fn keys(
+    pub(super) async fn keys(
         &self,
         auth: &Auth,
         provider: &ProviderMetadata,

@@ -45,7 +45,7 @@ struct Keeper {
 }
 
 /// Runs until the task is dropped. Must be called inside the consensus runtime.
-pub async fn run(leader: Leader, leases: Leases, peers: Arc<Peers>, settings: Arc<SharedSettings>) {
+pub(crate) async fn run(leader: Leader, leases: Leases, peers: Arc<Peers>, settings: Arc<SharedSettings>) {
     let clock = Arc::clone(leader.clock());
     let mut keeper =
         Keeper { clock, leader, leases, peers, settings, said: None, warned: None, handed_over: None };

@@ -32,8 +32,8 @@ use conclave_base::runtime::Clock;
 use super::{machine::StateView, types::NodeId};
 
 pub(super) use keep::reply_of;
-pub use keep::run;
-pub use log_time::ClockUnsure;
+pub(crate) use keep::run;
+pub(crate) use log_time::ClockUnsure;
 
 /// The offset while there is no estimate.
 const NONE: i64 = i64::MIN;

@@ -45,7 +45,7 @@ const BUSY: Duration = Duration::from_millis(100);
 
 /// The result of a revocation barrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BarrierResult {
+pub(crate) enum BarrierResult {
     /// The revocation holds on every node: no check that starts from now on misses it.
     Reached,
     /// The barrier was not reached within the time limit.
@@ -58,7 +58,12 @@ impl Leases {
     ///
     /// # Errors
     /// [`LeaderError`].
-    pub async fn grant(&self, node: NodeId, process: u64, applied: u64) -> Result<LeaseGrant, LeaderError> {
+    pub(crate) async fn grant(
+        &self,
+        node: NodeId,
+        process: u64,
+        applied: u64,
+    ) -> Result<LeaseGrant, LeaderError> {
         if !self.shared.leader.is_leader() || self.shared.closing.load(Ordering::Acquire) {
             return Err(LeaderError::NotLeader(self.shared.leader.leader_id()));
         }
@@ -92,19 +97,19 @@ impl Leases {
     }
 
     /// Records that `node` has applied everything up to `index`, and that its checks see it.
-    pub fn confirm(&self, node: NodeId, index: u64) {
+    pub(crate) fn confirm(&self, node: NodeId, index: u64) {
         lock(&self.shared.table).confirm(node, index);
         self.shared.news.notify_waiters();
     }
 
     /// Records that `node` has stopped serving.
-    pub fn released(&self, node: NodeId, process: u64) {
+    pub(crate) fn released(&self, node: NodeId, process: u64) {
         lock(&self.shared.table).release(node, process);
         self.shared.news.notify_waiters();
     }
 
     /// Waits until the revocation that this node wrote in `term` at `index` holds on every node.
-    pub async fn await_barrier(&self, term: u64, index: u64, limit: Duration) -> BarrierResult {
+    pub(crate) async fn await_barrier(&self, term: u64, index: u64, limit: Duration) -> BarrierResult {
         let _waiting = Waiting::add(&self.shared.waiting);
         let deadline = Instant::now() + limit;
         loop {
@@ -130,7 +135,7 @@ impl Leases {
 
     /// Prepares a leader transfer (docs/design/consensus.md): no more leases are granted, and pending revocations may
     /// still be confirmed, which only this node can see. [`Leases::reopen`] undoes it once the transfer has ended.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.shared.closing.store(true, Ordering::Release);
         let deadline = Instant::now() + LAST_CONFIRMATIONS;
         while self.shared.waiting.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
@@ -139,13 +144,13 @@ impl Leases {
     }
 
     /// Allows grants again.
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         self.shared.closing.store(false, Ordering::Release);
     }
 
     /// The longest that a committed revocation may have to wait. Every lease that does not reflect it was requested
     /// before.
-    pub fn longest_wait(&self) -> Duration {
+    pub(crate) fn longest_wait(&self) -> Duration {
         terms(self.shared.leader.view().load().longest_lease_terms()).wait()
     }
 

@@ -30,7 +30,7 @@ use conclave_base::runtime::Runtime;
 
 use super::{leader::Leader, peers::Peers, read, rt, types::NodeId};
 
-pub use barrier::BarrierResult;
+pub(crate) use barrier::BarrierResult;
 
 /// The way checks are decided: under a lease, or each confirmed by a quorum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub enum CheckMode {
 
 /// This node's part in the lease protocol. Cheap to clone.
 #[derive(Clone)]
-pub struct Leases {
+pub(crate) struct Leases {
     shared: Arc<Shared>,
 }
 
@@ -81,7 +81,7 @@ fn terms(terms: LeaseTerms) -> LeaseTiming {
 }
 
 impl Leases {
-    pub fn new(leader: Leader, peers: Arc<Peers>, runtime: Runtime, checks: CheckMode) -> Self {
+    pub(crate) fn new(leader: Leader, peers: Arc<Peers>, runtime: Runtime, checks: CheckMode) -> Self {
         let process = u64::from_be_bytes(runtime.entropy.bytes());
         let shared = Shared {
             leader,
@@ -100,7 +100,7 @@ impl Leases {
     }
 
     /// Starts the tasks that run beside Raft. Must be called inside the consensus runtime.
-    pub fn start(&self) {
+    pub(crate) fn start(&self) {
         tokio::spawn(self.clone().follow_leadership());
         tokio::spawn(self.clone().keep_confirming());
         match self.shared.checks {
@@ -113,7 +113,7 @@ impl Leases {
     }
 
     /// True if a decision on this version may be accepted without contacting another node.
-    pub fn covers(&self, state: &State) -> bool {
+    pub(crate) fn covers(&self, state: &State) -> bool {
         self.shared.checks == CheckMode::Lease
             && self
                 .shared
@@ -125,7 +125,7 @@ impl Leases {
 
     /// True if this node was covered at some moment within the last `limit`. For applications that prefer an answer
     /// from the state known then to no answer.
-    pub fn covered_within(&self, limit: Duration, state: &State) -> bool {
+    pub(crate) fn covered_within(&self, limit: Duration, state: &State) -> bool {
         self.shared.in_force.load().as_ref().is_some_and(|lease| {
             state.index() >= lease.min_index && self.now().most_since(lease.since) < limit.max(lease.length)
         })
@@ -133,34 +133,34 @@ impl Leases {
 
     /// For nodes without leases: records that at `asked` a quorum knew nothing beyond `index`, and that this node has
     /// seen it. It only allows this node to answer from the state known then.
-    pub fn note_confirmed(&self, asked: LeaseClockReading, index: u64) {
+    pub(crate) fn note_confirmed(&self, asked: LeaseClockReading, index: u64) {
         self.shared.in_force.store(Some(Arc::new(Lease::lapsed(asked, index))));
     }
 
     /// The pause between two renewals.
-    pub fn renewal_period(&self) -> Duration {
+    pub(crate) fn renewal_period(&self) -> Duration {
         let length = self.shared.leader.view().load().lease_terms().length_ms;
         Duration::from_millis(length.into()) / renew::RENEWALS
     }
 
     /// The time for which this node's own lease still covers checks.
-    pub fn left(&self) -> Duration {
+    pub(crate) fn left(&self) -> Duration {
         let lease = self.shared.in_force.load();
         lease.as_ref().map_or(Duration::ZERO, |l| l.length.saturating_sub(self.now().most_since(l.since)))
     }
 
     /// True if this node can decide checks: it holds a lease, or needs none.
-    pub fn can_serve(&self) -> bool {
+    pub(crate) fn can_serve(&self) -> bool {
         self.shared.checks == CheckMode::Quorum || self.left() > Duration::ZERO
     }
 
     /// The nodes that may hold a lease granted by this process, and for how much longer.
-    pub fn holders(&self) -> Vec<(NodeId, Duration)> {
+    pub(crate) fn holders(&self) -> Vec<(NodeId, Duration)> {
         lock(&self.shared.table).holders(self.now()).filter(|(_, left)| *left > Duration::ZERO).collect()
     }
 
     /// This machine's two clocks.
-    pub fn now(&self) -> LeaseClockReading {
+    pub(crate) fn now(&self) -> LeaseClockReading {
         self.shared.runtime.clock.lease_moment()
     }
 

@@ -114,7 +114,7 @@ impl Leases {
 
     /// Stops serving in this process, and releases the lease at the leader. Revocations then need not wait for this
     /// node.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         {
             let mut holder = lock(&self.shared.holder);
             holder.stop();

@@ -26,7 +26,7 @@ const NORMAL: u8 = 1;
 const MEMBERSHIP: u8 = 2;
 
 /// Encodes an entry as a record.
-pub fn encode_entry(entry: &RaftLogEntry) -> store::LogRecord {
+pub(super) fn encode_entry(entry: &RaftLogEntry) -> store::LogRecord {
     let mut payload = vec![VERSION];
     match &entry.payload {
         EntryPayload::Blank => payload.push(BLANK),
@@ -44,7 +44,7 @@ pub fn encode_entry(entry: &RaftLogEntry) -> store::LogRecord {
 }
 
 /// Decodes the entry of a record.
-pub fn decode_entry(record: &store::LogRecord) -> io::Result<RaftLogEntry> {
+pub(crate) fn decode_entry(record: &store::LogRecord) -> io::Result<RaftLogEntry> {
     let log_id = raft_id(record.id());
     let mut input = Input(&record.payload);
     input.version()?;
@@ -66,7 +66,7 @@ pub fn command_entry(record: &store::LogRecord) -> Option<&[u8]> {
     record.payload.strip_prefix(&[VERSION, NORMAL])
 }
 
-pub fn encode_vote(vote: &Vote) -> Vec<u8> {
+pub(crate) fn encode_vote(vote: &Vote) -> Vec<u8> {
     let mut out = vec![VERSION];
     out.extend_from_slice(&vote.leader_id.term.to_be_bytes());
     out.extend_from_slice(&vote.leader_id.voted_for.to_be_bytes());
@@ -74,7 +74,7 @@ pub fn encode_vote(vote: &Vote) -> Vec<u8> {
     out
 }
 
-pub fn decode_vote(bytes: &[u8]) -> io::Result<Vote> {
+pub(super) fn decode_vote(bytes: &[u8]) -> io::Result<Vote> {
     let mut input = Input(bytes);
     input.version()?;
     let leader_id = LeaderId { term: input.u64()?, voted_for: input.u64()? };
@@ -105,12 +105,12 @@ pub fn decode_stored_membership(bytes: &[u8]) -> io::Result<StoredMembership> {
 }
 
 /// Converts openraft's log id to the store's.
-pub fn plain(id: RaftLogId) -> store::LogId {
+pub(super) fn plain(id: RaftLogId) -> store::LogId {
     store::LogId { term: id.leader_id.term, index: id.index }
 }
 
 /// Converts the store's log id to openraft's.
-pub fn raft_id(id: store::LogId) -> RaftLogId {
+pub(crate) fn raft_id(id: store::LogId) -> RaftLogId {
     RaftLogId::new(CommittedLeaderIdOf::<Config>::new(id.term), id.index)
 }
 

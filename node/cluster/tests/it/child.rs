@@ -20,10 +20,10 @@ const COUNT: &str = "CONCLAVE_TEST_CHILD_COUNT";
 const LYING: &str = "CONCLAVE_TEST_CHILD_LYING";
 
 /// Arguments that make this binary run only [`entry`].
-pub const ARGS: [&str; 4] = ["--exact", "child::entry", "--nocapture", "--test-threads=1"];
+pub(crate) const ARGS: [&str; 4] = ["--exact", "child::entry", "--nocapture", "--test-threads=1"];
 
 /// The behaviour of a child.
-pub struct Orders<'a> {
+pub(crate) struct Orders<'a> {
     pub dir: &'a Path,
     pub count: u64,
     /// Acknowledge without waiting for the disk: the strace test must catch that.
@@ -31,7 +31,7 @@ pub struct Orders<'a> {
 }
 
 impl Orders<'_> {
-    pub fn give(&self, command: &mut Command) {
+    pub(crate) fn give(&self, command: &mut Command) {
         command.env(DIR, self.dir).env(COUNT, self.count.to_string());
         if self.lying {
             command.env(LYING, "1");
@@ -40,7 +40,7 @@ impl Orders<'_> {
 }
 
 /// The payload of entry `index`; the strace test searches for its beginning in the written bytes.
-pub fn payload(index: u64) -> Vec<u8> {
+pub(crate) fn payload(index: u64) -> Vec<u8> {
     let mut bytes = format!("RECORD-{index}-").into_bytes();
     bytes.resize(300, b'.');
     bytes

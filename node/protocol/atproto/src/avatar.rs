@@ -20,7 +20,7 @@ const QUALITIES: [u8; 3] = [85, 60, 30];
 
 /// The reason why there is no picture.
 #[derive(Debug, thiserror::Error)]
-pub enum PortraitError {
+pub(crate) enum PortraitError {
     #[error("it is not a PNG, JPEG or WebP")]
     Kind,
     #[error(transparent)]
@@ -32,7 +32,7 @@ pub enum PortraitError {
 }
 
 /// A JPEG of [`SIDE`] by [`SIDE`] pixels, of the middle of the picture.
-pub fn drawn_anew(bytes: &[u8]) -> Result<Vec<u8>, PortraitError> {
+pub(crate) fn drawn_anew(bytes: &[u8]) -> Result<Vec<u8>, PortraitError> {
     let format = image::guess_format(bytes).map_err(|_| PortraitError::Kind)?;
     if !matches!(format, ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP) {
         return Err(PortraitError::Kind);

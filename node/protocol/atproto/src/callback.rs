@@ -76,7 +76,7 @@ impl CallbackParameters {
     }
 }
 
-pub async fn handle_callback(
+pub(crate) async fn handle_callback(
     State(atproto): State<Atproto>,
     id: RequestId,
     client: ClientInfo,

@@ -22,12 +22,12 @@ use conclave_config::PublicUrl;
 
 /// The path of the document. It must never change, because the URL is the client id. The alias is a path that operators
 /// may expect.
-pub const DOCUMENT: &str = "/oauth-client-metadata.json";
-pub const DOCUMENT_ALIAS: &str = "/.well-known/atproto-client-metadata.json";
+pub(crate) const DOCUMENT: &str = "/oauth-client-metadata.json";
+pub(crate) const DOCUMENT_ALIAS: &str = "/.well-known/atproto-client-metadata.json";
 /// The keys with which the client authenticates.
-pub const KEYS: &str = "/oauth-client-jwks.json";
+pub(crate) const KEYS: &str = "/oauth-client-jwks.json";
 /// The only redirect URI.
-pub const CALLBACK: &str = "/atproto/callback";
+pub(crate) const CALLBACK: &str = "/atproto/callback";
 
 /// Servers cache the document and the keys for ten minutes anyway.
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
@@ -37,7 +37,7 @@ const KNOWN_FOR: Duration = Duration::from_mins(20);
 
 /// The client id of this cluster, with its redirect URI.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientIdentity {
+pub(crate) struct ClientIdentity {
     pub id: String,
     pub redirect_uri: String,
     /// True if it authenticates with a key.
@@ -47,7 +47,7 @@ pub struct ClientIdentity {
 impl ClientIdentity {
     /// Returns `None` if the network cannot know this cluster: for a name of this machine that is not an IP address,
     /// because loopback callbacks must go to an IP address.
-    pub fn of(url: &PublicUrl) -> Option<Self> {
+    pub(crate) fn of(url: &PublicUrl) -> Option<Self> {
         let redirect_uri = url.join(CALLBACK);
         if url.is_secure() {
             return Some(Self { id: url.join(DOCUMENT), redirect_uri, is_confidential: true });
@@ -70,7 +70,7 @@ impl ClientIdentity {
 }
 
 /// Serves the document. The bytes are equal on every node, because they come from the configuration alone.
-pub async fn document(State(atproto): State<Atproto>) -> Response {
+pub(crate) async fn document(State(atproto): State<Atproto>) -> Response {
     let url = &atproto.site.auth.settings().public_url;
     let Some(client) = (*atproto.client).as_ref().filter(|client| client.is_confidential) else {
         return StatusCode::NOT_FOUND.into_response();
@@ -79,7 +79,7 @@ pub async fn document(State(atproto): State<Atproto>) -> Response {
 }
 
 /// The content of the document.
-pub fn described(client: &ClientIdentity, url: &PublicUrl) -> Value {
+pub(crate) fn described(client: &ClientIdentity, url: &PublicUrl) -> Value {
     json!({
         "client_id": client.id,
         "client_name": "Conclave",
@@ -99,7 +99,7 @@ pub fn described(client: &ClientIdentity, url: &PublicUrl) -> Value {
 /// The key with which the client authenticates: the latest one that every server must have seen. That is the active
 /// key, unless an operator activated it early; then the one before it, while it is published. If no key is published
 /// long enough, the oldest, which is the likeliest to be known.
-pub fn proving_key(state: &Rows, now: Stamp) -> Option<&Arc<SigningKey>> {
+pub(crate) fn proving_key(state: &Rows, now: Stamp) -> Option<&Arc<SigningKey>> {
     let own = || state.keys().filter(|key| is_own(key) && key.stage != KeyStage::Next);
     let known_for = |key: &SigningKey| Duration::from_millis(now.0.saturating_sub(key.created_at.0));
     let known = own().filter(|key| known_for(key) >= KNOWN_FOR);
@@ -115,7 +115,7 @@ fn is_own(key: &SigningKey) -> bool {
 }
 
 /// Serves every key that signs, will sign, or has signed something still in use.
-pub async fn keys(State(atproto): State<Atproto>) -> Response {
+pub(crate) async fn keys(State(atproto): State<Atproto>) -> Response {
     let state = atproto.site.auth.cluster().view();
     let own = state.keys().filter(|key| is_own(key));
     let keys: Vec<Value> = own.filter_map(|key| serde_json::from_slice(&key.public_jwk).ok()).collect();

@@ -9,14 +9,14 @@ const PLC_CHARS: usize = 24;
 
 /// A DID in its only valid spelling.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Did(String);
+pub(crate) struct Did(String);
 
 impl Did {
     /// Parses a DID. With `dev`, a `did:web` of this machine with a port is accepted.
     ///
     /// # Errors
     /// [`AtmosphereError::DidUnsupported`]
-    pub fn parse(text: &str, dev: bool) -> Result<Self, AtmosphereError> {
+    pub(crate) fn parse(text: &str, dev: bool) -> Result<Self, AtmosphereError> {
         let is_good = match text.split_once(':').and_then(|(_, rest)| rest.split_once(':')) {
             Some(("plc", id)) if text.starts_with("did:") => {
                 id.len() == PLC_CHARS && id.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
@@ -31,12 +31,12 @@ impl Did {
         if is_good { Ok(Self(text.to_owned())) } else { Err(AtmosphereError::DidUnsupported) }
     }
 
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// The address of its document, with the directory for a `did:plc`.
-    pub fn document_url(&self, directory: &str) -> String {
+    pub(crate) fn document_url(&self, directory: &str) -> String {
         match self.0.strip_prefix("did:web:") {
             Some(host) if is_this_machine(host) => {
                 format!("http://{}/.well-known/did.json", host.replace("%3A", ":"))
@@ -46,7 +46,7 @@ impl Did {
         }
     }
 
-    pub fn is_of_directory(&self) -> bool {
+    pub(crate) fn is_of_directory(&self) -> bool {
         self.0.starts_with("did:plc:")
     }
 }
@@ -58,7 +58,7 @@ fn is_this_machine(host: &str) -> bool {
 
 /// True if requests to this server are allowed: by name only, because the address policy judges names; an IP address
 /// only for this machine in development.
-pub fn is_by_name(url: &str, dev: bool) -> bool {
+pub(crate) fn is_by_name(url: &str, dev: bool) -> bool {
     let Ok(url) = Url::parse(url) else { return false };
     match url.host() {
         Some(Host::Domain(name)) => name.contains('.') || (dev && name == "localhost"),

@@ -10,7 +10,7 @@ use super::{
 
 /// The content of a DID's own document, the only source of these facts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DidDocument {
+pub(crate) struct DidDocument {
     /// The first handle that it claims. Confirmed only if the handle claims the DID as well.
     pub handle: Option<AtprotoHandle>,
     /// The origin of its personal data server.
@@ -21,7 +21,7 @@ pub struct DidDocument {
 ///
 /// # Errors
 /// [`AtmosphereError::ProviderInvalid`] with a description for the log.
-pub fn read(document: &Value, did: &Did, dev: bool) -> Result<DidDocument, AtmosphereError> {
+pub(crate) fn read(document: &Value, did: &Did, dev: bool) -> Result<DidDocument, AtmosphereError> {
     let wrong = |why| Err(AtmosphereError::ProviderInvalid(why));
     if document.get("id").and_then(Value::as_str) != Some(did.as_str()) {
         return wrong("the DID document is of another DID");

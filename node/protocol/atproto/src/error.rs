@@ -8,7 +8,7 @@ use conclave_http::{Fault, outbound::OutboundError};
 
 /// The reasons for a failure. Texts inside are for the log.
 #[derive(Debug, thiserror::Error)]
-pub enum AtmosphereError {
+pub(crate) enum AtmosphereError {
     #[error("the typed text is not a handle, DID or server")]
     BadIdentifier,
     #[error("the handle does not resolve to a DID")]
@@ -82,7 +82,7 @@ impl From<OutboundError> for AtmosphereError {
 
 impl AtmosphereError {
     /// A stable code, for searches and tests.
-    pub const fn code(&self) -> &'static str {
+    pub(crate) const fn code(&self) -> &'static str {
         match self {
             Self::BadIdentifier => "atproto_bad_identifier",
             Self::HandleNotFound => "atproto_handle_not_found",
@@ -218,7 +218,7 @@ impl AtmosphereError {
     }
 
     /// The error page.
-    pub fn fault(&self) -> Fault {
+    pub(crate) fn fault(&self) -> Fault {
         tracing::debug!("a sign-in with Atmosphere failed ({}): {self}", self.code());
         let (title, detail) = self.words();
         match self {

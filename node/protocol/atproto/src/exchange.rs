@@ -25,7 +25,7 @@ const WANTS_NONCE: &str = "use_dpop_nonce";
 const UNKNOWN_CLIENT: [&str; 3] = ["invalid_client", "invalid_client_id", "invalid_client_metadata"];
 
 /// The exchange with one server, for one sign-in.
-pub struct Exchange<'a> {
+pub(crate) struct Exchange<'a> {
     pub auth: &'a Auth,
     pub net: &'a Net,
     pub client: &'a ClientIdentity,
@@ -34,7 +34,7 @@ pub struct Exchange<'a> {
 }
 
 /// A token, and the DID that it states.
-pub struct Token {
+pub(crate) struct Token {
     pub access: String,
     pub did: Did,
 }
@@ -51,7 +51,7 @@ impl Exchange<'_> {
     /// # Errors
     /// [`AtmosphereError`]
     #[tracing::instrument(name = "atproto.push", skip_all)]
-    pub async fn push(&self, hint: Option<&str>) -> Result<String, AtmosphereError> {
+    pub(crate) async fn push(&self, hint: Option<&str>) -> Result<String, AtmosphereError> {
         let (state, challenge) = (self.transaction.state(), self.transaction.challenge());
         let mut form = vec![
             ("response_type", "code"),
@@ -79,7 +79,7 @@ impl Exchange<'_> {
     /// # Errors
     /// [`AtmosphereError`]
     #[tracing::instrument(name = "atproto.redeem", skip_all)]
-    pub async fn redeem(&self, code: &str) -> Result<Token, AtmosphereError> {
+    pub(crate) async fn redeem(&self, code: &str) -> Result<Token, AtmosphereError> {
         let verifier = self.transaction.verifier();
         let form = [
             ("grant_type", "authorization_code"),
@@ -109,7 +109,7 @@ impl Exchange<'_> {
 
     /// Revokes the token, which is not needed any more. A server that does not revoke it keeps it for an hour at most.
     #[tracing::instrument(name = "atproto.revoke", skip_all)]
-    pub async fn revoke(&self, access: &str) {
+    pub(crate) async fn revoke(&self, access: &str) {
         let Some(url) = &self.server.revocation else { return };
         match self.post(url, &[("token", access)]).await {
             Ok(answer) if answer.status.is_success() => {}

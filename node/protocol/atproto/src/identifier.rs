@@ -14,7 +14,7 @@ const TEST: &str = "test";
 
 /// A user, or the server at which they sign in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identifier {
+pub(crate) enum Identifier {
     Handle(AtprotoHandle),
     Did(Did),
     /// An origin without a trailing slash. The user is known only at the end.
@@ -23,7 +23,7 @@ pub enum Identifier {
 
 impl Identifier {
     /// The login hint for the user's server, in normalized spelling, because servers accept no other.
-    pub fn hint(&self) -> Option<&str> {
+    pub(crate) fn hint(&self) -> Option<&str> {
         match self {
             Self::Handle(handle) => Some(handle.as_str()),
             Self::Did(did) => Some(did.as_str()),
@@ -34,14 +34,14 @@ impl Identifier {
 
 /// A domain name of at least two labels, lower case, that can exist on the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AtprotoHandle(String);
+pub(crate) struct AtprotoHandle(String);
 
 impl AtprotoHandle {
     /// Parses a handle.
     ///
     /// # Errors
     /// [`AtmosphereError::BadIdentifier`]
-    pub fn parse(text: &str, dev: bool) -> Result<Self, AtmosphereError> {
+    pub(crate) fn parse(text: &str, dev: bool) -> Result<Self, AtmosphereError> {
         let Ok(Who::Handle(handle)) = Who::parse(text) else { return Err(AtmosphereError::BadIdentifier) };
         let top = handle.rsplit('.').next().unwrap_or_default();
         if FORBIDDEN.contains(&top) || (top == TEST && !dev) {
@@ -50,7 +50,7 @@ impl AtprotoHandle {
         Ok(Self(handle.to_string()))
     }
 
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -59,7 +59,7 @@ impl AtprotoHandle {
 ///
 /// # Errors
 /// [`AtmosphereError::BadIdentifier`], [`AtmosphereError::DidUnsupported`]
-pub fn parse(typed: &str, dev: bool) -> Result<Identifier, AtmosphereError> {
+pub(crate) fn parse(typed: &str, dev: bool) -> Result<Identifier, AtmosphereError> {
     if typed.len() > MAX_BYTES {
         return Err(AtmosphereError::BadIdentifier);
     }
@@ -83,7 +83,7 @@ fn is_invisible(c: char) -> bool {
 }
 
 /// The origin, if nothing but a slash follows it.
-pub fn server(text: &str) -> Option<String> {
+pub(crate) fn server(text: &str) -> Option<String> {
     let url = Url::parse(text).ok()?;
     let is_bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
     let is_plain =

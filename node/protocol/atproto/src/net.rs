@@ -23,7 +23,7 @@ const MAX_DID_ANSWER: usize = 2_048;
 const MAX_HOPS: usize = 3;
 
 /// The outbound clients with their limits.
-pub struct Net {
+pub(crate) struct Net {
     /// Sends to servers that users chose.
     outbound: Outbound,
     /// Sends to servers that the configuration names.
@@ -52,7 +52,7 @@ impl Drop for Place<'_> {
 impl Net {
     /// Private networks that `configured` may contact are only for servers that the configuration names; in development
     /// also for those that users name.
-    pub fn new(configured: Outbound, dev: bool) -> Self {
+    pub(crate) fn new(configured: Outbound, dev: bool) -> Self {
         let outbound = if dev { configured.clone() } else { configured.for_untrusted_servers() };
         Self { outbound, configured, dev, hosts: Mutex::new(BTreeMap::new()) }
     }
@@ -80,25 +80,25 @@ impl Net {
     }
 
     /// A JSON document; `None` if it does not exist.
-    pub async fn json(&self, url: &str) -> Result<Option<Value>, AtmosphereError> {
+    pub(crate) async fn json(&self, url: &str) -> Result<Option<Value>, AtmosphereError> {
         document(&self.get(url).await?)
     }
 
     /// Like [`Self::json`], from a directory that the configuration names.
-    pub async fn entry(&self, url: &str) -> Result<Option<Value>, AtmosphereError> {
+    pub(crate) async fn entry(&self, url: &str) -> Result<Option<Value>, AtmosphereError> {
         let _place = self.place(url)?;
         document(&self.configured.get(url, None).await?)
     }
 
     /// The bytes of a picture of any type; `None` if it does not exist.
-    pub async fn picture(&self, url: &str) -> Result<Option<Bytes>, AtmosphereError> {
+    pub(crate) async fn picture(&self, url: &str) -> Result<Option<Bytes>, AtmosphereError> {
         let _place = self.place(url)?;
         let answer = self.outbound.picture(url).await?;
         Ok(Some(answer.body).filter(|_| answer.status == StatusCode::OK))
     }
 
     /// The short text at this address; `None` if it does not exist.
-    pub async fn text(&self, url: &str) -> Result<Option<String>, AtmosphereError> {
+    pub(crate) async fn text(&self, url: &str) -> Result<Option<String>, AtmosphereError> {
         let mut url = url.to_owned();
         for _ in 0..=MAX_HOPS {
             let answer = self.get(&url).await?;
@@ -119,7 +119,7 @@ impl Net {
     }
 
     /// Posts a form with a DPoP proof.
-    pub async fn post(
+    pub(crate) async fn post(
         &self,
         url: &str,
         form: &[(&str, &str)],

@@ -24,7 +24,7 @@ const SOURCE: &str = "atproto:";
 
 /// A user's public profile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Profile {
+pub(crate) struct Profile {
     /// Empty if there is none.
     pub name: String,
     /// The content identifier of the picture.
@@ -33,7 +33,7 @@ pub struct Profile {
 }
 
 /// Reads the profile; `None` if the server does not return one.
-pub async fn read(net: &Net, resolved: &ResolvedIdentity) -> Option<Profile> {
+pub(crate) async fn read(net: &Net, resolved: &ResolvedIdentity) -> Option<Profile> {
     let record =
         [("repo", resolved.did.as_str()), ("collection", "app.bsky.actor.profile"), ("rkey", "self")];
     let url = call(&resolved.pds, "com.atproto.repo.getRecord", &record);
@@ -71,7 +71,7 @@ fn call(pds: &str, method: &str, query: &[(&str, &str)]) -> String {
 
 /// Copies the picture of a user who has just signed in, if it has changed. The sign-in does not wait for it, and the
 /// next sign-in tries again.
-pub async fn take_over(atproto: Atproto, upstream: String, did: String, profile: Profile) {
+pub(crate) async fn take_over(atproto: Atproto, upstream: String, did: String, profile: Profile) {
     let Ok(_place) = AT_ONCE.try_acquire() else { return };
     let auth = &atproto.site.auth;
     let view = auth.cluster().view();

@@ -16,7 +16,7 @@ use super::{
 const MAX_DNS_HANDLE: usize = 244;
 
 /// Resolves identities on the network without a cache.
-pub struct Resolver {
+pub(crate) struct Resolver {
     pub net: Arc<Net>,
     txt: Box<dyn TxtLookup>,
     /// Directories of `did:plc`, tried in this order.
@@ -25,7 +25,7 @@ pub struct Resolver {
 
 /// A resolved user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ResolvedIdentity {
+pub(crate) struct ResolvedIdentity {
     pub did: Did,
     /// The handle, if it and the DID name each other.
     pub handle: Option<AtprotoHandle>,
@@ -34,7 +34,7 @@ pub struct ResolvedIdentity {
 }
 
 impl Resolver {
-    pub fn new(net: Arc<Net>, txt: Box<dyn TxtLookup>, directories: Vec<String>) -> Self {
+    pub(crate) fn new(net: Arc<Net>, txt: Box<dyn TxtLookup>, directories: Vec<String>) -> Self {
         Self { net, txt, directories }
     }
 
@@ -42,7 +42,7 @@ impl Resolver {
     ///
     /// # Errors
     /// [`AtmosphereError`]. A typed handle must be confirmed by its DID.
-    pub async fn resolve(
+    pub(crate) async fn resolve(
         &self,
         identifier: &Identifier,
     ) -> Result<Option<ResolvedIdentity>, AtmosphereError> {
@@ -64,7 +64,7 @@ impl Resolver {
     ///
     /// # Errors
     /// [`AtmosphereError`]
-    pub async fn by_did(&self, did: &Did) -> Result<ResolvedIdentity, AtmosphereError> {
+    pub(crate) async fn by_did(&self, did: &Did) -> Result<ResolvedIdentity, AtmosphereError> {
         let DidDocument { handle, pds } = self.document(did).await?;
         let confirmed = match &handle {
             Some(claimed) => match self.did_of(claimed).await {
@@ -84,7 +84,7 @@ impl Resolver {
     ///
     /// # Errors
     /// [`AtmosphereError`]
-    pub async fn did_of(&self, handle: &AtprotoHandle) -> Result<Did, AtmosphereError> {
+    pub(crate) async fn did_of(&self, handle: &AtprotoHandle) -> Result<Did, AtmosphereError> {
         let (by_dns, by_https) = tokio::join!(self.by_dns(handle), self.by_https(handle));
         match by_dns {
             Ok(Some(did)) => Ok(did),

@@ -7,7 +7,7 @@ use super::{client::ClientIdentity, error::AtmosphereError, net::Net};
 
 /// The problem with the document at the public address, as a text for the operator; `None` if it equals this node's
 /// own.
-pub async fn wrong_with(net: &Net, client: &ClientIdentity, own: &Value) -> Option<String> {
+pub(crate) async fn wrong_with(net: &Net, client: &ClientIdentity, own: &Value) -> Option<String> {
     let seen = match net.json(&client.id).await {
         Ok(Some(seen)) => seen,
         Ok(None) => return Some("there is no document; let the proxy pass this path to the nodes".into()),

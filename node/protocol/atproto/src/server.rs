@@ -7,7 +7,7 @@ use super::{error::AtmosphereError, identifier::server, net::Net};
 
 /// An authorization server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub(crate) struct Server {
     /// An origin; responses must carry it as `iss`.
     pub issuer: String,
     pub authorization: String,
@@ -20,7 +20,7 @@ pub struct Server {
 ///
 /// # Errors
 /// [`AtmosphereError`]
-pub async fn issuer_of(net: &Net, pds: &str) -> Result<String, AtmosphereError> {
+pub(crate) async fn issuer_of(net: &Net, pds: &str) -> Result<String, AtmosphereError> {
     let url = format!("{pds}/.well-known/oauth-protected-resource");
     let document = net
         .json(&url)
@@ -41,7 +41,7 @@ pub async fn issuer_of(net: &Net, pds: &str) -> Result<String, AtmosphereError> 
 ///
 /// # Errors
 /// [`AtmosphereError`]
-pub async fn described(net: &Net, issuer: &str) -> Result<Server, AtmosphereError> {
+pub(crate) async fn described(net: &Net, issuer: &str) -> Result<Server, AtmosphereError> {
     let url = format!("{issuer}/.well-known/oauth-authorization-server");
     let document = net
         .json(&url)
@@ -54,7 +54,7 @@ pub async fn described(net: &Net, issuer: &str) -> Result<Server, AtmosphereErro
 ///
 /// # Errors
 /// [`AtmosphereError`]
-pub async fn behind(net: &Net, origin: &str) -> Result<Server, AtmosphereError> {
+pub(crate) async fn behind(net: &Net, origin: &str) -> Result<Server, AtmosphereError> {
     match issuer_of(net, origin).await {
         Ok(issuer) => described(net, &issuer).await,
         Err(AtmosphereError::ProviderInvalid(_)) => described(net, origin).await,

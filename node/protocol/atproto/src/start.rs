@@ -33,12 +33,12 @@ use conclave_http::{ClientInfo, Fault, RequestId};
 use conclave_web::pages::Browser;
 use conclave_web::views;
 
-pub const START: &str = "/atproto/start";
+pub(crate) const START: &str = "/atproto/start";
 /// Time limit for everything before the redirect: three documents and a post, each of which may be slow.
 const LIMIT: Duration = Duration::from_secs(20);
 
 #[derive(Deserialize)]
-pub struct AtmosphereQuery {
+pub(crate) struct AtmosphereQuery {
     #[serde(default)]
     ticket: String,
     /// The one-time token of the first user.
@@ -47,7 +47,7 @@ pub struct AtmosphereQuery {
 }
 
 #[derive(Deserialize)]
-pub struct AtmosphereForm {
+pub(crate) struct AtmosphereForm {
     csrf: String,
     ticket: String,
     handle: String,
@@ -62,7 +62,7 @@ struct FormValues {
     handle: String,
 }
 
-pub async fn show(
+pub(crate) async fn show(
     State(atproto): State<Atproto>,
     id: RequestId,
     headers: HeaderMap,
@@ -122,7 +122,7 @@ fn page(
     atproto.site.with_browser(browser, response)
 }
 
-pub async fn submit(
+pub(crate) async fn submit(
     State(atproto): State<Atproto>,
     id: RequestId,
     client: ClientInfo,

@@ -24,7 +24,7 @@ const MAX_COOKIE_BYTES: usize = 3_800;
 
 /// A sign-in in progress.
 #[derive(Serialize, Deserialize)]
-pub struct Transaction {
+pub(crate) struct Transaction {
     pub ticket: Ticket,
     /// The upstream row that sign-ins of this kind belong to.
     pub upstream: String,
@@ -59,7 +59,7 @@ impl Transaction {
     ///
     /// # Errors
     /// Fails if no key can be made.
-    pub fn begin(ticket: Ticket, upstream: &str, entropy: &dyn Entropy) -> Result<Self, AuthError> {
+    pub(crate) fn begin(ticket: Ticket, upstream: &str, entropy: &dyn Entropy) -> Result<Self, AuthError> {
         let key = JwtSigningKey::generate_pkcs8(Alg::Es256, entropy);
         let key = key.map_err(|error| AuthError::Internal(format!("no DPoP key: {error}")))?;
         Ok(Self {
@@ -77,16 +77,16 @@ impl Transaction {
     }
 
     /// The `state` parameter as text.
-    pub fn state(&self) -> String {
+    pub(crate) fn state(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.state)
     }
 
     /// The PKCE verifier for the token endpoint (RFC 7636).
-    pub fn verifier(&self) -> Zeroizing<String> {
+    pub(crate) fn verifier(&self) -> Zeroizing<String> {
         Zeroizing::new(URL_SAFE_NO_PAD.encode(self.verifier))
     }
 
-    pub fn challenge(&self) -> String {
+    pub(crate) fn challenge(&self) -> String {
         URL_SAFE_NO_PAD.encode(mac::sha256(self.verifier().as_bytes()))
     }
 
@@ -94,19 +94,19 @@ impl Transaction {
     ///
     /// # Errors
     /// Fails if the bytes are not a key, which only a defect can cause.
-    pub fn dpop_key(&self) -> Result<JwtSigningKey, AuthError> {
+    pub(crate) fn dpop_key(&self) -> Result<JwtSigningKey, AuthError> {
         let key = JwtSigningKey::from_pkcs8(Alg::Es256, &self.key);
         key.map_err(|error| AuthError::Internal(format!("the DPoP key: {error}")))
     }
 
     /// The id under which the rules record it as spent.
-    pub fn proof(&self) -> TicketId {
+    pub(crate) fn proof(&self) -> TicketId {
         let id = mac::sha256(&[b"atproto-state".as_slice(), &self.state].concat());
         TicketId::new(*id.first_chunk::<16>().unwrap_or(&[0; 16]))
     }
 
     /// The proof that the rules must record as spent.
-    pub fn spent(&self) -> SpentProof {
+    pub(crate) fn spent(&self) -> SpentProof {
         SpentProof {
             kind: Kind::AtprotoState.into(),
             proof_id: self.proof().to_vec(),
@@ -116,7 +116,7 @@ impl Transaction {
     }
 
     /// The cookie's own name: one browser may have several sign-ins in progress.
-    pub fn cookie(state: &str) -> String {
+    pub(crate) fn cookie(state: &str) -> String {
         let short: String = state.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
         format!("atproto_{short}")
     }
@@ -125,7 +125,7 @@ impl Transaction {
     ///
     /// # Errors
     /// Fails if it is longer than browsers store.
-    pub fn seal(&self, auth: &Auth) -> Result<String, AuthError> {
+    pub(crate) fn seal(&self, auth: &Auth) -> Result<String, AuthError> {
         let text = auth.seal_for_browser(PURPOSE, self)?;
         if text.len() > MAX_COOKIE_BYTES { Err(AuthError::TooLong) } else { Ok(text) }
     }
@@ -134,7 +134,7 @@ impl Transaction {
     ///
     /// # Errors
     /// [`TicketError`]
-    pub fn open(auth: &Auth, text: &str, browser: &str) -> Result<Self, TicketError> {
+    pub(crate) fn open(auth: &Auth, text: &str, browser: &str) -> Result<Self, TicketError> {
         let transaction: Self = auth.open_sealed(PURPOSE, text)?;
         if transaction.ticket.browser.is_none() {
             return Err(TicketError::NotOurs);

@@ -16,7 +16,7 @@ const ATTEMPTS: usize = 1;
 const MAX_RECORDS: usize = 32;
 
 /// Looks up TXT records.
-pub trait TxtLookup: Send + Sync {
+pub(crate) trait TxtLookup: Send + Sync {
     /// The texts at this name; empty if the name does not exist or has none.
     ///
     /// # Errors
@@ -25,18 +25,18 @@ pub trait TxtLookup: Send + Sync {
 }
 
 /// A lookup in progress.
-pub type Looking<'a> = Pin<Box<dyn Future<Output = Result<Vec<String>, NoAnswer>> + Send + 'a>>;
+pub(crate) type Looking<'a> = Pin<Box<dyn Future<Output = Result<Vec<String>, NoAnswer>> + Send + 'a>>;
 
 /// No nameserver answered, or each refused: nothing is known about the name. For the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("nameservers {servers} do not answer: {why}")]
-pub struct NoAnswer {
+pub(crate) struct NoAnswer {
     pub servers: String,
     pub why: String,
 }
 
 /// Lookups by DNS. Nothing is cached between two lookups: an identity may change its handle at any time.
-pub struct Dns {
+pub(crate) struct Dns {
     resolver: Option<TokioResolver>,
     /// The nameservers, for the log.
     servers: String,
@@ -45,7 +45,7 @@ pub struct Dns {
 impl Dns {
     /// Uses `nameservers`, or those of the machine if there are none. If the machine has none either, no handle is
     /// found by DNS.
-    pub fn new(nameservers: &[SocketAddr]) -> Self {
+    pub(crate) fn new(nameservers: &[SocketAddr]) -> Self {
         let mut options = ResolverOpts::default();
         options.timeout = TIMEOUT;
         options.attempts = ATTEMPTS;

@@ -16,7 +16,7 @@ use conclave_http::host::canonical_authority;
 const MAX_URI_BYTES: usize = 60 * 1024;
 
 /// The parts of the address as a proxy sent them, each with its source, for error messages.
-pub struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     pub scheme: (&'static str, &'a str),
     pub authority: (&'static str, &'a str),
     /// Raw bytes: a query may hold any.
@@ -27,7 +27,7 @@ pub struct Parts<'a> {
 ///
 /// # Errors
 /// [`MetadataError`].
-pub fn read(parts: &Parts<'_>, mount: Mount) -> Result<AppUrl, MetadataError> {
+pub(crate) fn read(parts: &Parts<'_>, mount: Mount) -> Result<AppUrl, MetadataError> {
     let scheme = scheme_of(parts.scheme)?;
     let (said_in, authority) = parts.authority;
     Ok(AppUrl {
@@ -39,7 +39,7 @@ pub fn read(parts: &Parts<'_>, mount: Mount) -> Result<AppUrl, MetadataError> {
 }
 
 /// Splits `scheme://authority/path` into its parts. Returns `None` for any other text.
-pub fn cut(url: &[u8]) -> Option<(&str, &str, &[u8])> {
+pub(crate) fn cut(url: &[u8]) -> Option<(&str, &str, &[u8])> {
     const AFTER_SCHEME: &[u8] = b"://";
     let at = url.windows(AFTER_SCHEME.len()).position(|window| window == AFTER_SCHEME)?;
     let (scheme, rest) = (url.get(..at)?, url.get(at + AFTER_SCHEME.len()..)?);

@@ -44,7 +44,7 @@ struct Claims<'a> {
 ///
 /// # Errors
 /// Fails if there is no key to sign with.
-pub fn sign(
+pub(crate) fn sign(
     auth: &Auth,
     signed_in: &SignedIn,
     application: &Application,

@@ -21,13 +21,13 @@ use super::{
 };
 
 /// The cookie of an application's own host.
-pub const APP: &str = "app";
+pub(crate) const APP: &str = "app";
 /// The cookie of a domain whose hosts share one sign-in (`http.app_domains`).
-pub const APP_OF_DOMAIN: &str = "app_domain";
+pub(crate) const APP_OF_DOMAIN: &str = "app_domain";
 
 /// The result of a check.
 #[derive(Debug)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// Allow the request, adding the user's identity headers and the policy's extra headers.
     Allow {
         signed_in: SignedIn,
@@ -54,7 +54,7 @@ pub enum Decision {
 
 impl Decision {
     /// The extra headers that the policy adds to an admitted request.
-    pub fn extra(&self) -> &[(HeaderName, HeaderValue)] {
+    pub(crate) fn extra(&self) -> &[(HeaderName, HeaderValue)] {
         match self {
             Self::Allow { extra, .. } | Self::Public { extra } => extra,
             _ => &[],
@@ -66,7 +66,7 @@ impl Decision {
     ///
     /// # Errors
     /// [`MetadataError`].
-    pub fn no_aliases(&self, headers: &HeaderMap) -> Result<(), MetadataError> {
+    pub(crate) fn no_aliases(&self, headers: &HeaderMap) -> Result<(), MetadataError> {
         let names: Vec<_> = self.extra().iter().map(|(name, _)| name.clone()).collect();
         let is_alias = |name: &HeaderName| identity::is_look_alike(name.as_str(), &names);
         if !names.is_empty() && headers.keys().any(is_alias) {
@@ -78,7 +78,7 @@ impl Decision {
 
 /// The kind of credential that admitted the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Credential {
+pub(crate) enum Credential {
     /// A cookie.
     Session,
     /// A machine client's `Authorization` header, which is then for us and not for the application.
@@ -86,13 +86,17 @@ pub enum Credential {
 }
 
 /// The policy for cookies of an application's host: they follow the scheme that the browser uses there.
-pub fn app_cookie(original_scheme: &str) -> CookiePolicy {
+pub(crate) fn app_cookie(original_scheme: &str) -> CookiePolicy {
     CookiePolicy::host_only(original_scheme == "https")
 }
 
 /// The decision, if it needs no communication: on a version that this node may decide on by itself, and that includes
 /// all the cookies presented. `None` if [`decide`] has to wait.
-pub fn decide_at_once(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Option<Decision> {
+pub(crate) fn decide_at_once(
+    state: &ForwardAuth,
+    original: &Original,
+    headers: &HeaderMap,
+) -> Option<Decision> {
     let presented = match Presented::read(state, original, headers) {
         Ok(presented) => presented,
         Err(error) => return Some(Decision::BadCookies(error)),
@@ -164,12 +168,12 @@ impl Presented {
 }
 
 /// The cookie policy of the domain with which this host shares a sign-in, if there is one.
-pub fn domain_cookie(state: &ForwardAuth, original_scheme: &str, host: &str) -> Option<CookiePolicy> {
+pub(crate) fn domain_cookie(state: &ForwardAuth, original_scheme: &str, host: &str) -> Option<CookiePolicy> {
     let domain = state.auth.app_domain(host)?;
     Some(CookiePolicy::for_domain(original_scheme == "https", domain))
 }
 
-pub async fn decide(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Decision {
+pub(crate) async fn decide(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Decision {
     match signed_in(state, original, headers).await {
         Ok(None) => without_session(state, original, headers).await,
         Ok(Some(signed_in)) => judge(state, original, signed_in, Credential::Session),

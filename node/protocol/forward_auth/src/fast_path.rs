@@ -68,7 +68,7 @@ const MOST_KEPT: usize = 4096;
 
 /// The head of a response that admits a user, without the assertion and the policy's extra headers.
 #[derive(Clone, Debug)]
-pub struct ResponseHead {
+pub(crate) struct ResponseHead {
     pub headers: HeaderMap,
     /// The number of bytes including the status line.
     pub bytes: usize,
@@ -79,7 +79,7 @@ const FRAME_BYTES: usize = 128;
 
 /// The headers for admitted requests in one version of the state; a new version starts empty.
 #[derive(Debug, Default)]
-pub struct HeadCache(Mutex<Kept>);
+pub(crate) struct HeadCache(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -89,7 +89,12 @@ struct Kept {
 
 impl HeadCache {
     /// The whole head of the response that admits this user to this application. `None` if it cannot be written.
-    pub fn head(&self, auth: &ForwardAuth, signed_in: &SignedIn, to: &Application) -> Option<ResponseHead> {
+    pub(crate) fn head(
+        &self,
+        auth: &ForwardAuth,
+        signed_in: &SignedIn,
+        to: &Application,
+    ) -> Option<ResponseHead> {
         let key = (signed_in.user.id, to.id);
         // A poisoned lock leaves no partial entry: a head is complete or missing.
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -54,15 +54,15 @@ pub const NAMES: [&str; 23] = [
 ];
 
 /// The number of the user's groups that did not fit; empty if all did.
-pub const GROUPS_OMITTED: &str = "x-conclave-groups-omitted";
+pub(crate) const GROUPS_OMITTED: &str = "x-conclave-groups-omitted";
 /// The signed assertion, if the application requires one.
-pub const ASSERTION: &str = "x-conclave-assertion";
+pub(crate) const ASSERTION: &str = "x-conclave-assertion";
 /// The assertion under the name of the authentik profile.
-pub const AUTHENTIK_JWT: &str = "x-authentik-jwt";
+pub(crate) const AUTHENTIK_JWT: &str = "x-authentik-jwt";
 
 /// True if a server could read this name as one of ours, or as one of the policy's extra headers: with `_` or `.` in
 /// place of a dash. False for the name itself.
-pub fn is_look_alike(name: &str, extra: &[HeaderName]) -> bool {
+pub(crate) fn is_look_alike(name: &str, extra: &[HeaderName]) -> bool {
     name.contains(['_', '.']) && {
         let plain = name.replace(['_', '.'], "-");
         let mut known = NAMES.iter().copied().chain(extra.iter().map(HeaderName::as_str));
@@ -71,19 +71,19 @@ pub fn is_look_alike(name: &str, extra: &[HeaderName]) -> bool {
 }
 
 /// All headers, empty, for a request whose user was not identified.
-pub fn nobody() -> HeaderMap {
+pub(crate) fn nobody() -> HeaderMap {
     NAMES.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static(""))).collect()
 }
 
 /// The groups sent to an application, and the number of those omitted because they do not fit.
-pub struct Groups<'a> {
+pub(crate) struct Groups<'a> {
     pub names: Vec<&'a str>,
     pub omitted: usize,
 }
 
 /// The groups of the user that fit, whole names only. If all fit, they are in the state's order. Otherwise the groups
 /// that the application's access rule names come first, then the others by name, up to the first that does not fit.
-pub fn groups_of<'a>(signed_in: &'a SignedIn, application: &Application) -> Groups<'a> {
+pub(crate) fn groups_of<'a>(signed_in: &'a SignedIn, application: &Application) -> Groups<'a> {
     let limit =
         if application.check.assertion { MAX_GROUPS_BYTES_BESIDE_ASSERTION } else { MAX_GROUPS_BYTES };
     let mut names: Vec<&str> = signed_in.state.group_names_of(&signed_in.user).collect();
@@ -110,7 +110,7 @@ pub fn groups_of<'a>(signed_in: &'a SignedIn, application: &Application) -> Grou
 
 /// All headers for this user. `None` if a value cannot be written in a header; the request is then refused
 /// (docs/design/README.md, P8).
-pub fn headers(auth: &Auth, signed_in: &SignedIn, application: &Application) -> Option<HeaderMap> {
+pub(crate) fn headers(auth: &Auth, signed_in: &SignedIn, application: &Application) -> Option<HeaderMap> {
     let (user, choice) = (&signed_in.user, application.identity_headers);
     let groups = groups_of(signed_in, application);
     if groups.omitted > 0 {
@@ -167,7 +167,7 @@ pub fn headers(auth: &Auth, signed_in: &SignedIn, application: &Application) -> 
 }
 
 /// The header names that carry the assertion in this profile.
-pub const fn assertion_names(profile: HeaderProfile) -> &'static [&'static str] {
+pub(crate) const fn assertion_names(profile: HeaderProfile) -> &'static [&'static str] {
     match profile {
         HeaderProfile::All | HeaderProfile::Authentik => &[ASSERTION, AUTHENTIK_JWT],
         HeaderProfile::Remote | HeaderProfile::AuthRequest => &[ASSERTION],
@@ -187,7 +187,7 @@ fn written(text: &str, how: HeaderText) -> Cow<'_, str> {
 }
 
 /// The bytes of these headers in the head of a response, each with its colon, blank and line end.
-pub fn bytes_of<'a>(headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) -> usize {
+pub(crate) fn bytes_of<'a>(headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) -> usize {
     headers.map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum()
 }
 

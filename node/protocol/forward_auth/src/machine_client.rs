@@ -24,7 +24,7 @@ enum Credentials {
 }
 
 /// The result of checking the credentials.
-pub enum MachineAuthentication {
+pub(crate) enum MachineAuthentication {
     /// There were none, or none of a kind that is accepted here.
     Nothing,
     /// They authenticate this user.
@@ -34,7 +34,7 @@ pub enum MachineAuthentication {
 }
 
 /// True if a request has credentials that [`authenticate`] would check.
-pub fn has_credentials(rules: CheckRules, headers: &HeaderMap) -> bool {
+pub(crate) fn has_credentials(rules: CheckRules, headers: &HeaderMap) -> bool {
     matches!(read_credentials(rules, headers), Ok(Some(_)) | Err(()))
 }
 
@@ -42,7 +42,7 @@ pub fn has_credentials(rules: CheckRules, headers: &HeaderMap) -> bool {
 ///
 /// # Errors
 /// Fails if this node cannot decide.
-pub async fn authenticate(
+pub(crate) async fn authenticate(
     state: &ForwardAuth,
     original: &Original,
     application: &Application,
@@ -127,7 +127,7 @@ fn basic(text: &str) -> Option<Credentials> {
 }
 
 /// The challenges for a program (RFC 6750 §3, RFC 7617 §2): one for each kind that the application accepts.
-pub fn challenges(application: &Arc<Application>, refused: bool) -> Vec<HeaderValue> {
+pub(crate) fn challenges(application: &Arc<Application>, refused: bool) -> Vec<HeaderValue> {
     let rules = application.check;
     let realm = format!("realm=\"{}\"", application.slug);
     let mut bearer = format!("Bearer {realm}");

@@ -27,7 +27,7 @@ use super::{
 
 /// The proxy's request format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dialect {
+pub(crate) enum Dialect {
     Traefik,
     Caddy,
     Nginx,
@@ -41,7 +41,7 @@ pub enum Dialect {
 }
 
 /// A check request.
-pub struct CheckRequest<'a> {
+pub(crate) struct CheckRequest<'a> {
     pub dialect: Dialect,
     /// The mount of the check's path, and so of the round trip on the application's host.
     pub mount: Mount,
@@ -53,7 +53,7 @@ pub struct CheckRequest<'a> {
 
 /// The original request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Original {
+pub(crate) struct Original {
     pub method: Method,
     pub url: AppUrl,
     /// The URL's host, by which applications are found.
@@ -71,7 +71,7 @@ pub struct Original {
 
 /// The reason why the metadata is refused. For the operator's log; the visitor gets less detail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum MetadataError {
+pub(crate) enum MetadataError {
     #[error("the peer is not a trusted proxy; add its address to http.trusted_proxies")]
     NotAProxy,
     #[error("the check itself must be a GET or HEAD")]
@@ -124,7 +124,7 @@ impl Dialect {
     }
 
     /// The path of the check; in Envoy's dialect the original path follows it.
-    pub const fn route(self) -> &'static str {
+    pub(crate) const fn route(self) -> &'static str {
         match self {
             Self::Traefik => "/auth/traefik",
             Self::Caddy => "/auth/caddy",
@@ -137,7 +137,7 @@ impl Dialect {
     }
 
     /// True if the proxy passes a redirect on. nginx turns it into a 500.
-    pub const fn passes_redirects(self) -> bool {
+    pub(crate) const fn passes_redirects(self) -> bool {
         !matches!(self, Self::Nginx)
     }
 }
@@ -146,7 +146,7 @@ impl Dialect {
 ///
 /// # Errors
 /// [`MetadataError`].
-pub fn read(check: &CheckRequest<'_>) -> Result<Original, MetadataError> {
+pub(crate) fn read(check: &CheckRequest<'_>) -> Result<Original, MetadataError> {
     if !check.client.via_trusted_proxy {
         return Err(MetadataError::NotAProxy);
     }
@@ -186,7 +186,7 @@ pub fn read(check: &CheckRequest<'_>) -> Result<Original, MetadataError> {
 }
 
 /// A request as Envoy describes it over gRPC, in fields that a client cannot set.
-pub struct EnvoyRequest<'a> {
+pub(crate) struct EnvoyRequest<'a> {
     pub client: ClientInfo,
     pub method: &'a str,
     pub scheme: &'a str,
@@ -201,7 +201,7 @@ pub struct EnvoyRequest<'a> {
 ///
 /// # Errors
 /// [`MetadataError`].
-pub fn read_envoy(request: &EnvoyRequest<'_>, mount: Mount) -> Result<Original, MetadataError> {
+pub(crate) fn read_envoy(request: &EnvoyRequest<'_>, mount: Mount) -> Result<Original, MetadataError> {
     if !request.client.via_trusted_proxy {
         return Err(MetadataError::NotAProxy);
     }
@@ -233,7 +233,7 @@ fn original(
 }
 
 /// Placeholder for an unknown method; matches no method rule.
-pub const METHOD_UNKNOWN: &str = "UNTOLD";
+pub(crate) const METHOD_UNKNOWN: &str = "UNTOLD";
 
 /// The original method in nginx's dialect. Configurations written for the other product do not send it.
 fn nginx_method(check: &CheckRequest<'_>) -> Result<Method, MetadataError> {

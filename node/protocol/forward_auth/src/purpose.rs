@@ -22,7 +22,7 @@ const REQUESTED_WITH: HeaderName = HeaderName::from_static("x-requested-with");
 
 /// A browser's use of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub(crate) enum Purpose {
     /// Shown as a page: the browser can be redirected.
     Navigation,
     /// Shown in a frame of another site, where the sign-in is never shown.
@@ -32,7 +32,7 @@ pub enum Purpose {
 }
 
 /// True for browsers: they send their mode with each request (Fetch Metadata), or accept `text/html`.
-pub fn is_browser(headers: &HeaderMap) -> bool {
+pub(crate) fn is_browser(headers: &HeaderMap) -> bool {
     let wants_page =
         |value: &axum::http::HeaderValue| value.to_str().is_ok_and(|text| text.contains("text/html"));
     headers.contains_key(FETCH_MODE)
@@ -42,7 +42,7 @@ pub fn is_browser(headers: &HeaderMap) -> bool {
 
 /// A browser's use of the response (docs/forward-auth.md). A navigation has `Sec-Fetch-Mode: navigate`, or accepts
 /// `text/html` by name. `Accept: */*` alone is sent by programs such as git, curl and package managers.
-pub fn purpose(method: &Method, headers: &HeaderMap) -> Purpose {
+pub(crate) fn purpose(method: &Method, headers: &HeaderMap) -> Purpose {
     let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let reads = *method == Method::GET || *method == Method::HEAD || method.as_str() == METHOD_UNKNOWN;
     let is_socket = headers.contains_key(header::UPGRADE) || headers.contains_key(header::SEC_WEBSOCKET_KEY);
@@ -70,7 +70,7 @@ pub fn purpose(method: &Method, headers: &HeaderMap) -> Purpose {
 
 /// True if a header requests another method, in any spelling that an application may read as one of
 /// [`METHOD_OVERRIDES`].
-pub fn method_in_doubt(headers: &HeaderMap) -> bool {
+pub(crate) fn method_in_doubt(headers: &HeaderMap) -> bool {
     let is_alias = |name: &&str| name.contains(['_', '.']);
     METHOD_OVERRIDES.iter().any(|name| headers.contains_key(name))
         || headers.keys().map(HeaderName::as_str).filter(is_alias).any(|name| {

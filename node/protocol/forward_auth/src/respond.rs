@@ -33,7 +33,7 @@ use super::{
     sign_in,
 };
 
-pub fn to_proxy(
+pub(crate) fn to_proxy(
     state: &ForwardAuth,
     dialect: Dialect,
     original: &Original,
@@ -123,7 +123,7 @@ fn denied(
 }
 
 /// Logs a check that this node could not decide. It is a warning, because it affects more than one visitor.
-pub fn log_unavailable(original: &Original, id: &RequestId, why: &str) {
+pub(crate) fn log_unavailable(original: &Original, id: &RequestId, why: &str) {
     tracing::warn!(
         request.id = %id,
         client.address = %original.address,
@@ -225,7 +225,7 @@ fn allow(head: HeaderMap) -> Response {
 }
 
 /// The response to refused metadata: 403 for every proxy, since nothing is known about the client.
-pub fn unreadable(state: &ForwardAuth, refused: MetadataError, id: &RequestId) -> Response {
+pub(crate) fn unreadable(state: &ForwardAuth, refused: MetadataError, id: &RequestId) -> Response {
     let what = "The proxy in front of this application sent a check that is not accepted";
     let page = fault(state, "bad_check", what, id);
     Denial { kind: Some("check"), ..Denial::new("bad_check", refused.to_string()) }.on(page)
@@ -243,7 +243,7 @@ fn fault_of_change() -> Fault {
 
 /// The page for an unavailable cluster. It does not depend on the state of this node: a proxy requests it when it got
 /// no response.
-pub async fn unavailable_page(State(state): State<ForwardAuth>, id: RequestId) -> Response {
+pub(crate) async fn unavailable_page(State(state): State<ForwardAuth>, id: RequestId) -> Response {
     let detail =
         "The sign-in service cannot answer at the moment. Nothing was changed. Try again in a moment.";
     let fault = Fault::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "One moment, please", detail);

@@ -29,12 +29,12 @@ use super::{
 const APP_BROWSER: &str = "app_browser";
 
 #[derive(Deserialize)]
-pub struct CallbackQuery {
+pub(crate) struct CallbackQuery {
     #[serde(default)]
     ticket: String,
 }
 
-pub async fn start(
+pub(crate) async fn start(
     State(state): State<ForwardAuth>,
     id: RequestId,
     headers: HeaderMap,
@@ -126,7 +126,7 @@ fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response 
     response
 }
 
-pub async fn callback(
+pub(crate) async fn callback(
     State(state): State<ForwardAuth>,
     id: RequestId,
     headers: HeaderMap,
@@ -186,7 +186,7 @@ fn opened(state: &ForwardAuth, headers: &HeaderMap, text: &str) -> Result<(Ticke
 
 /// Removes the cookies of this host and of its domain, and redirects to the sign-out page, which ends the session
 /// everywhere.
-pub async fn sign_out(State(state): State<ForwardAuth>, headers: HeaderMap) -> Response {
+pub(crate) async fn sign_out(State(state): State<ForwardAuth>, headers: HeaderMap) -> Response {
     let mut response = see_other(&state.auth.settings().public_url.join("/logout"));
     // The host header is the browser's own; a browser accepts cookies only for its own domain.
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// The response to a request without a signed-in user, in the proxy's format.
-pub fn unauthenticated(
+pub(crate) fn unauthenticated(
     state: &ForwardAuth,
     dialect: Dialect,
     original: &Original,
@@ -87,7 +87,7 @@ fn login_location(state: &ForwardAuth, original: &Original) -> Result<String, Au
 }
 
 /// The path and query to return to. If it is too long, the query is dropped, or else it becomes the host's first page.
-pub fn return_path(whole: &str) -> String {
+pub(crate) fn return_path(whole: &str) -> String {
     let bare = whole.split('?').next().unwrap_or(whole);
     // Quotes and backslashes take two bytes in JSON.
     let len =

@@ -19,7 +19,7 @@ const MAX_ALTOGETHER: u32 = 64;
 
 /// The requests in the current second.
 #[derive(Debug, Default)]
-pub struct Questions(Mutex<Second>);
+pub(crate) struct Questions(Mutex<Second>);
 
 #[derive(Debug, Default)]
 struct Second {
@@ -30,7 +30,7 @@ struct Second {
 
 impl Questions {
     /// True if one more request may be sent; counts it if so. `now` is monotonic.
-    pub fn may_ask(&self, host: &str, now: Duration) -> bool {
+    pub(crate) fn may_ask(&self, host: &str, now: Duration) -> bool {
         let mut second = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if second.number != now.as_secs() {
             *second = Second { number: now.as_secs(), ..Second::default() };

@@ -16,7 +16,7 @@ use crate::userinfo::access::Dead;
 
 /// The errors of the token endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TokenError {
+pub(crate) enum TokenError {
     InvalidRequest(&'static str),
     /// True if the client tried HTTP Basic; the response must then offer it (RFC 6749 §5.2).
     InvalidClient {
@@ -222,7 +222,7 @@ impl IntoResponse for TokenError {
 }
 
 /// Token responses must not be cached (RFC 6749 §5.1).
-pub fn no_store() -> HeaderMap {
+pub(crate) fn no_store() -> HeaderMap {
     HeaderMap::from_iter([
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         (header::PRAGMA, HeaderValue::from_static("no-cache")),
@@ -233,7 +233,7 @@ pub fn no_store() -> HeaderMap {
 
 /// Allows applications of other origins to read every response of an endpoint for machines, including a 405 or a 413
 /// that no handler made.
-pub async fn readable_from_anywhere(mut response: Response) -> Response {
+pub(crate) async fn readable_from_anywhere(mut response: Response) -> Response {
     let anywhere = HeaderValue::from_static("*");
     response.headers_mut().entry(header::ACCESS_CONTROL_ALLOW_ORIGIN).or_insert(anywhere);
     response
@@ -242,7 +242,7 @@ pub async fn readable_from_anywhere(mut response: Response) -> Response {
 /// The response to a CORS preflight request. These endpoints ignore cookies, so any origin may call them with its own
 /// credentials and with any header: clients for tracing and for MCP add theirs. By the Fetch standard `*` does not
 /// include `Authorization`, so that header is named.
-pub async fn preflight() -> (StatusCode, HeaderMap) {
+pub(crate) async fn preflight() -> (StatusCode, HeaderMap) {
     let mut headers = no_store();
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, PUT, DELETE"));
     headers.insert(
@@ -255,7 +255,7 @@ pub async fn preflight() -> (StatusCode, HeaderMap) {
 
 /// The errors of the userinfo endpoint (RFC 6750 §3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BearerError {
+pub(crate) enum BearerError {
     /// No token was sent.
     Missing,
     InvalidRequest,

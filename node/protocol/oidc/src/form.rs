@@ -9,7 +9,7 @@ use crate::{Oidc, authorization::request::Parameters, error::TokenError};
 ///
 /// # Errors
 /// `invalid_request`.
-pub fn read_form(
+pub(crate) fn read_form(
     oidc: &Oidc,
     endpoint: &str,
     headers: &HeaderMap,

@@ -10,7 +10,7 @@ use axum::{
 use conclave_http::{ClientInfo, PeerCertificate, tls::ClientCertificate};
 
 /// The head of a client's request.
-pub struct RequestHead {
+pub(crate) struct RequestHead {
     headers: HeaderMap,
     /// The path of the requested endpoint.
     pub path: String,
@@ -22,7 +22,7 @@ pub struct RequestHead {
 
 impl RequestHead {
     /// SHA-256 of the certificate.
-    pub fn thumbprint(&self) -> Option<[u8; 32]> {
+    pub(crate) fn thumbprint(&self) -> Option<[u8; 32]> {
         self.certificate.as_ref().map(ClientCertificate::thumbprint)
     }
 }

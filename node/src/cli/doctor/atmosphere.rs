@@ -13,7 +13,7 @@ use super::{
 const DOCUMENT: &str = "/oauth-client-metadata.json";
 
 /// Every fault of the cluster at this public address, as an account server sees it.
-pub async fn cluster(url: &Url) -> Vec<Finding> {
+pub(super) async fn cluster(url: &Url) -> Vec<Finding> {
     let mut found = Vec::new();
     let is_name = url.domain().is_some_and(|name| name.contains('.'));
     if url.scheme() != "https" || url.port().is_some() || !is_name {

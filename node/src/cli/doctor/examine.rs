@@ -26,7 +26,7 @@ const FORGED: [(&str, &str); 8] = [
 const CHECKS: [&str; 3] = ["/auth/traefik", "/auth/nginx", "/outpost.goauthentik.io/auth/nginx"];
 
 /// Every fault of the application at `url`, the gravest first.
-pub async fn application(url: &Url, now_ms: u64) -> Vec<Finding> {
+pub(super) async fn application(url: &Url, now_ms: u64) -> Vec<Finding> {
     let mut browser = Browser::new();
     let (hops, broken) = browser.follow(url).await;
     let mut found = Vec::new();

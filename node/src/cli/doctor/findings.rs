@@ -4,14 +4,14 @@ use serde_json::{Value, json};
 
 /// The gravity: users are locked out or at risk, or they are only served worse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weight {
+pub(super) enum Weight {
     Error,
     Warning,
 }
 
 /// A fault that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub(super) struct Finding {
     pub code: &'static str,
     pub weight: Weight,
     /// The observation.
@@ -131,13 +131,13 @@ const XHR: (&str, Weight, &str) = (
 
 impl Finding {
     /// Creates a finding with a known code.
-    pub fn new(code: &'static str, what: impl Into<String>) -> Self {
+    pub(super) fn new(code: &'static str, what: impl Into<String>) -> Self {
         let known = KNOWN.iter().find(|(known, ..)| *known == code).unwrap_or(&XHR);
         Self { code: known.0, weight: known.1, what: what.into(), change: known.2 }
     }
 
     /// The finding as JSON for output.
-    pub fn value(&self) -> Value {
+    pub(super) fn value(&self) -> Value {
         let weight = match self.weight {
             Weight::Error => "error",
             Weight::Warning => "warning",

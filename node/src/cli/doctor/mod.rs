@@ -62,7 +62,7 @@ The exit code is 1 if a fault was found.")]
     },
 }
 
-pub async fn run(command: &Command) -> ExitCode {
+pub(super) async fn run(command: &Command) -> ExitCode {
     let (url, output, findings) = match command {
         Command::ForwardAuth { url, output } => {
             let now_ms = SystemClock::new().now_ms();

@@ -8,15 +8,15 @@ use conclave_http::{
     outbound::{OutboundError, OutboundResponse},
 };
 
-/// The most redirects that are followed. A sign-in has two, and its pages detect a loop at the third round of as many.
+/// The most redirects that are followed. A sign-in has two; Conclave detects a redirect loop after three sign-ins.
 const MOST_HOPS: usize = 12;
 
 /// The headers of a navigation.
-pub const NAVIGATION: [(&str, &str); 2] = [("accept", "text/html"), ("sec-fetch-mode", "navigate")];
+pub(super) const NAVIGATION: [(&str, &str); 2] = [("accept", "text/html"), ("sec-fetch-mode", "navigate")];
 
 /// A response, and its URL.
 #[derive(Clone, Debug)]
-pub struct Hop {
+pub(super) struct Hop {
     pub url: Url,
     pub answer: OutboundResponse,
     /// The URL of the redirect.
@@ -24,19 +24,19 @@ pub struct Hop {
 }
 
 impl Hop {
-    pub fn status(&self) -> u16 {
+    pub(super) fn status(&self) -> u16 {
         self.answer.status.as_u16()
     }
 
     /// The `code` of one of Conclave's error pages.
-    pub fn code(&self) -> Option<String> {
+    pub(super) fn code(&self) -> Option<String> {
         let text = String::from_utf8_lossy(&self.answer.body);
         let (_, rest) = text.split_once("id=\"error-code\">")?;
         Some(rest.split('<').next()?.trim().to_owned())
     }
 
     /// The cookies that it sets, as written.
-    pub fn cookies(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn cookies(&self) -> impl Iterator<Item = &str> {
         set_cookies(&self.answer.headers)
     }
 }
@@ -46,7 +46,7 @@ fn set_cookies(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 /// A minimal browser.
-pub struct Browser {
+pub(super) struct Browser {
     outbound: Outbound,
     /// Host, name, value. The domain of a cookie is checked elsewhere.
     cookies: Vec<(String, String, String)>,
@@ -54,7 +54,7 @@ pub struct Browser {
 
 impl Browser {
     /// Connects to any address: the operator chose it.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let everywhere = ["0.0.0.0/0", "::/0"].iter().filter_map(|network| network.parse().ok()).collect();
         Self { outbound: Outbound::new(everywhere), cookies: Vec::new() }
     }
@@ -63,7 +63,7 @@ impl Browser {
     ///
     /// # Errors
     /// An error if there is no response.
-    pub async fn get(&mut self, url: &Url, headers: &[(&str, &str)]) -> Result<Hop, OutboundError> {
+    pub(super) async fn get(&mut self, url: &Url, headers: &[(&str, &str)]) -> Result<Hop, OutboundError> {
         let host = url.host_str().unwrap_or_default().to_owned();
         let own: Vec<String> = self
             .cookies
@@ -89,11 +89,11 @@ impl Browser {
         Ok(Hop { url: url.clone(), answer, next })
     }
 
-    /// Follows a navigation to its end, or to the most hops.
+    /// Follows a navigation to its end, or for [`MOST_HOPS`] redirects.
     ///
     /// # Errors
     /// The error of a hop without a response is returned together with the hops before it.
-    pub async fn follow(&mut self, url: &Url) -> (Vec<Hop>, Option<(Url, OutboundError)>) {
+    pub(super) async fn follow(&mut self, url: &Url) -> (Vec<Hop>, Option<(Url, OutboundError)>) {
         let (mut hops, mut next) = (Vec::new(), Some(url.clone()));
         while let Some(at) = next.take().filter(|_| hops.len() < MOST_HOPS) {
             match self.get(&at, &NAVIGATION).await {

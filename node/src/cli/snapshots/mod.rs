@@ -111,7 +111,7 @@ pub struct Restoring {
     enable_returning: bool,
 }
 
-pub async fn run(api: &ApiArgs, command: Command) -> Result<Output, Failure> {
+pub(super) async fn run(api: &ApiArgs, command: Command) -> Result<Output, Failure> {
     match command {
         Command::Save { to, linearizable, min_index } => {
             save::run(api, to, SaveSnapshotRequest { linearizable, min_index }).await

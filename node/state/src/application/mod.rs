@@ -33,7 +33,7 @@ pub struct Application {
     /// Access rule: the users who may open it.
     pub access: Access,
     /// Longest time after its last confirmation for which a partitioned node may still admit known sessions, in
-    /// milliseconds; 0 = not at all (docs/design/serve-leases.md: `without_quorum`).
+    /// milliseconds; 0 = not at all (docs/design/serve-leases.md).
     pub serve_known_for_ms: u64,
     /// Ways to pass the check other than by a session.
     pub check: CheckRules,

@@ -1,5 +1,5 @@
-//! Effects that must happen: rows that the leader carries out and acknowledges by command. An effect may happen twice,
-//! but it always happens.
+//! Effects outside the state: rows that the leader carries out and acknowledges by command. An effect may happen twice.
+//! It is lost only if more than [`MAX_WAITING`] rows are pending.
 
 use std::sync::Arc;
 
@@ -15,8 +15,7 @@ use crate::{
     state::State,
 };
 
-/// Most pending rows. If no leader works them off, the oldest are dropped: a notice about a session that ended long ago
-/// is worth least.
+/// Most pending rows. Beyond it the oldest are dropped: a notice about a session that ended long ago is worth least.
 const MAX_WAITING: usize = 100_000;
 
 /// An effect that is pending.

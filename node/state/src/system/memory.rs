@@ -14,7 +14,7 @@ use crate::{
 
 /// The time for which a reply is remembered: far longer than a node holds and retries a write (3 s), or a load balancer
 /// its request.
-pub const MEMORY_MS: u64 = 120_000;
+pub(super) const MEMORY_MS: u64 = 120_000;
 /// Most replies remembered; beyond that, the oldest are dropped first. At 1,500 writes a second the window is still
 /// complete.
 const MAX_REMEMBERED: usize = 200_000;

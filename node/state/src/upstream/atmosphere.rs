@@ -27,7 +27,7 @@ pub enum Who {
     Did(Arc<str>),
     /// One handle.
     Handle(Arc<str>),
-    /// Every handle below this domain; not the domain itself.
+    /// Every handle below this domain, but not the domain itself.
     Below(Arc<str>),
 }
 

@@ -8,10 +8,10 @@ use conclave_state::{
 
 use crate::world::*;
 
-pub const DID: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
-pub const OTHER: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
+pub(crate) const DID: &str = "did:plc:ewvi7nxzyoun6zhxrhs64oiz";
+pub(crate) const OTHER: &str = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa";
 
-pub fn world(rule: pb::UpstreamRule) -> World {
+pub(crate) fn world(rule: pb::UpstreamRule) -> World {
     let mut world = World::seeded();
     world.ok(create_group(2));
     world.ok(create_group(3));
@@ -26,7 +26,7 @@ pub fn world(rule: pb::UpstreamRule) -> World {
     world
 }
 
-pub fn listed(dids: &[&str], handles: &[&str]) -> pb::UpstreamRule {
+pub(crate) fn listed(dids: &[&str], handles: &[&str]) -> pb::UpstreamRule {
     pb::UpstreamRule {
         admission: pb::UpstreamAdmission::Listed.into(),
         dids: dids.iter().map(ToString::to_string).collect(),
@@ -192,7 +192,7 @@ fn invite(n: u8, who: &str, groups: &[u8], ttl_ms: u64) -> Body {
     })
 }
 
-pub fn sign_in_by_handle(world: &World, number: u8, did: &str, handle: &str, user_number: u8) -> Body {
+pub(crate) fn sign_in_by_handle(world: &World, number: u8, did: &str, handle: &str, user_number: u8) -> Body {
     let sign_in = comes(world, number, did, handle, user_number);
     Body::SignInByHandle(pb::SignInByHandle { sign_in: Some(sign_in) })
 }
@@ -242,7 +242,7 @@ fn an_invitation_lets_one_person_in_once_and_goes_with_what_it_is_of() {
     assert!(!world.state.has_expired_rows(conclave_state::Stamp(world.now + MINUTE / 2)));
 }
 
-pub fn found(finding: pb::check_handle::Finding, handle: &str) -> Body {
+pub(crate) fn found(finding: pb::check_handle::Finding, handle: &str) -> Body {
     Body::CheckHandle(pb::CheckHandle {
         upstream: "atmosphere".into(),
         subject: DID.into(),

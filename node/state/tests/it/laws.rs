@@ -262,7 +262,7 @@ fn replay(entries: &[Vec<u8>]) -> Vec<State> {
     })
 }
 
-pub fn through_a_snapshot(state: &State) -> State {
+pub(crate) fn through_a_snapshot(state: &State) -> State {
     let mut loader = Loader::default();
     for (table, chunk) in chunks(state) {
         loader.chunk(table, &chunk).unwrap();

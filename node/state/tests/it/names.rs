@@ -17,7 +17,7 @@ fn levelled() -> World {
     world
 }
 
-pub fn raise() -> Body {
+pub(crate) fn raise() -> Body {
     Body::RaiseLevel(pb::RaiseLevel { level: level::NAMES })
 }
 
@@ -40,11 +40,11 @@ fn address(n: u8, email: &str, verified: bool) -> Body {
     })
 }
 
-pub fn rename(n: u8, username: &str) -> Body {
+pub(crate) fn rename(n: u8, username: &str) -> Body {
     Body::RenameUser(pb::RenameUser { user_id: user(n), username: username.into(), force: false })
 }
 
-pub fn rename_group(n: u8, name: &str) -> Body {
+pub(crate) fn rename_group(n: u8, name: &str) -> Body {
     Body::RenameGroup(pb::RenameGroup { group_id: group(n), name: name.into(), force: false })
 }
 
@@ -319,7 +319,7 @@ fn renames_wait_for_every_node() {
 }
 
 /// Names and addresses that collide with each other.
-pub fn about_names() -> impl Strategy<Value = Body> {
+pub(crate) fn about_names() -> impl Strategy<Value = Body> {
     let n = 0_u8..4;
     let name = prop_oneof![
         Just("ada"),

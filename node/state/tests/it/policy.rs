@@ -11,28 +11,28 @@ fn row(effect: pb::PolicyEffect, kind: Kind) -> pb::PolicyRow {
     pb::PolicyRow { effect: effect.into(), when, unless: Vec::new() }
 }
 
-pub fn allow(kind: Kind) -> pb::PolicyRow {
+pub(crate) fn allow(kind: Kind) -> pb::PolicyRow {
     row(pb::PolicyEffect::Allow, kind)
 }
 
-pub fn deny(kind: Kind) -> pb::PolicyRow {
+pub(crate) fn deny(kind: Kind) -> pb::PolicyRow {
     row(pb::PolicyEffect::Deny, kind)
 }
 
-pub fn in_group(n: u8) -> Kind {
+pub(crate) fn in_group(n: u8) -> Kind {
     Kind::Groups(pb::PolicyIds { ids: vec![group(n)] })
 }
 
-pub fn is_user(n: u8) -> Kind {
+pub(crate) fn is_user(n: u8) -> Kind {
     Kind::Users(pb::PolicyIds { ids: vec![user(n)] })
 }
 
-pub fn policy(rows: Vec<pb::PolicyRow>) -> pb::Policy {
+pub(crate) fn policy(rows: Vec<pb::PolicyRow>) -> pb::Policy {
     pb::Policy { mode: pb::PolicyMode::FirstMatch.into(), rows, ..Default::default() }
 }
 
 /// A policy with each kind of condition, about this user and this group.
-pub fn all_kinds(u: u8, g: u8) -> pb::Policy {
+pub(crate) fn all_kinds(u: u8, g: u8) -> pb::Policy {
     let texts = |text: &str| pb::PolicyTexts { texts: vec![text.into()] };
     let requests = || pb::PolicyRequests { methods: vec!["GET".into()], paths: vec!["/a/*".into()] };
     let kinds = [
@@ -61,7 +61,7 @@ pub fn all_kinds(u: u8, g: u8) -> pb::Policy {
     }
 }
 
-pub fn set_policy(a: u8, policy: pb::Policy, candidate: bool) -> Body {
+pub(crate) fn set_policy(a: u8, policy: pb::Policy, candidate: bool) -> Body {
     Body::SetPolicy(pb::SetPolicy {
         application_id: application(a),
         policy: Some(policy),
@@ -70,7 +70,7 @@ pub fn set_policy(a: u8, policy: pb::Policy, candidate: bool) -> Body {
     })
 }
 
-pub fn promote(a: u8, version: u64) -> Body {
+pub(crate) fn promote(a: u8, version: u64) -> Body {
     Body::PromoteCandidate(pb::PromoteCandidate { application_id: application(a), version, force: false })
 }
 

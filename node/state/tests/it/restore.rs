@@ -12,7 +12,7 @@ use conclave_state::{
 
 use crate::{laws::through_a_snapshot, world::*};
 
-pub fn founding(newest: &State) -> MergeOptions {
+pub(crate) fn founding(newest: &State) -> MergeOptions {
     MergeOptions {
         index: newest.index() + 1,
         at: Stamp(newest.meta().clock.0 + 5),

@@ -10,7 +10,7 @@ use conclave_state::{
 use crate::world::*;
 
 /// A sign-in whose browser presented session `shown` by the secret that hashes to `secret`.
-pub fn again(shown: u8, secret: u8, sign_in: SignIn) -> Body {
+pub(crate) fn again(shown: u8, secret: u8, sign_in: SignIn) -> Body {
     Body::SignInAgain(pb::SignInAgain {
         shown_session_id: session(shown),
         shown_secret_hash: hash(secret),

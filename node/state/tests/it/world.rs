@@ -4,50 +4,50 @@ use conclave_proto::command::v1::{self as pb, command::Body};
 use conclave_state::{ApplyResult, Halt, IndexedEntry, Reason, Reply, ReplyBody, State, apply};
 use prost::Message as _;
 
-pub const MINUTE: u64 = 60_000;
-pub const WINDOW: u64 = 30_000;
+pub(crate) const MINUTE: u64 = 60_000;
+pub(crate) const WINDOW: u64 = 30_000;
 
 /// A readable 16-byte id.
-pub fn id(kind: u8, number: u8) -> Vec<u8> {
+pub(crate) fn id(kind: u8, number: u8) -> Vec<u8> {
     let mut bytes = vec![kind; 16];
     bytes[15] = number;
     bytes
 }
 
-pub fn hash(number: u8) -> Vec<u8> {
+pub(crate) fn hash(number: u8) -> Vec<u8> {
     vec![number; 32]
 }
 
-pub fn user(n: u8) -> Vec<u8> {
+pub(crate) fn user(n: u8) -> Vec<u8> {
     id(1, n)
 }
-pub fn group(n: u8) -> Vec<u8> {
+pub(crate) fn group(n: u8) -> Vec<u8> {
     id(2, n)
 }
-pub fn application(n: u8) -> Vec<u8> {
+pub(crate) fn application(n: u8) -> Vec<u8> {
     id(3, n)
 }
-pub fn session(n: u8) -> Vec<u8> {
+pub(crate) fn session(n: u8) -> Vec<u8> {
     id(4, n)
 }
-pub fn grant(n: u8) -> Vec<u8> {
+pub(crate) fn grant(n: u8) -> Vec<u8> {
     id(5, n)
 }
-pub fn family(n: u8) -> Vec<u8> {
+pub(crate) fn family(n: u8) -> Vec<u8> {
     id(6, n)
 }
-pub fn ticket(n: u8) -> Vec<u8> {
+pub(crate) fn ticket(n: u8) -> Vec<u8> {
     id(7, n)
 }
 
 /// The bytes of a log entry.
-pub fn encode(at_ms: u64, request: &[u8], body: Body) -> Vec<u8> {
+pub(crate) fn encode(at_ms: u64, request: &[u8], body: Body) -> Vec<u8> {
     let command = pb::Command { request_id: request.to_vec(), body: Some(body) };
     pb::LogEntry { at_ms, command: command.encode_to_vec() }.encode_to_vec()
 }
 
 /// A state, its log position and its clock.
-pub struct World {
+pub(crate) struct World {
     pub state: State,
     pub index: u64,
     pub now: u64,
@@ -55,12 +55,12 @@ pub struct World {
 }
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { state: State::default(), index: 0, now: 1_000_000, request: 0 }
     }
 
     /// A world with user 1 in group 1, application 1 for that group on `app.test`, and two clients.
-    pub fn seeded() -> Self {
+    pub(crate) fn seeded() -> Self {
         let mut world = Self::new();
         world.ok(create_group(1));
         world.ok(create_user(1, &[1]));
@@ -71,21 +71,21 @@ impl World {
         world
     }
 
-    pub fn raw(&mut self, bytes: &[u8]) -> Result<ApplyResult, Halt> {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<ApplyResult, Halt> {
         self.index += 1;
         let applied = apply(&self.state, &IndexedEntry { index: self.index, bytes })?;
         self.state = applied.state.clone();
         Ok(applied)
     }
 
-    pub fn run(&mut self, body: Body) -> Reply {
+    pub(crate) fn run(&mut self, body: Body) -> Reply {
         self.request += 1;
         let request = u128::from(self.request).to_be_bytes();
         self.raw(&encode(self.now, &request, body)).expect("known command").reply
     }
 
     #[track_caller]
-    pub fn ok(&mut self, body: Body) -> ReplyBody {
+    pub(crate) fn ok(&mut self, body: Body) -> ReplyBody {
         match self.run(body).body.expect("a body") {
             ReplyBody::Refused(refused) => panic!("refused: {refused:?}"),
             body => body,
@@ -93,7 +93,7 @@ impl World {
     }
 
     #[track_caller]
-    pub fn refused(&mut self, body: Body) -> Reason {
+    pub(crate) fn refused(&mut self, body: Body) -> Reason {
         match self.run(body).body.expect("a body") {
             ReplyBody::Refused(refused) => refused.reason(),
             body => panic!("not refused: {body:?}"),
@@ -101,7 +101,7 @@ impl World {
     }
 }
 
-pub fn create_user(n: u8, groups: &[u8]) -> Body {
+pub(crate) fn create_user(n: u8, groups: &[u8]) -> Body {
     Body::CreateUser(pb::CreateUser {
         user_id: user(n),
         username: format!("user{n}"),
@@ -112,7 +112,7 @@ pub fn create_user(n: u8, groups: &[u8]) -> Body {
     })
 }
 
-pub fn create_group(n: u8) -> Body {
+pub(crate) fn create_group(n: u8) -> Body {
     Body::CreateGroup(pb::CreateGroup {
         group_id: group(n),
         name: format!("group{n}"),
@@ -120,7 +120,7 @@ pub fn create_group(n: u8) -> Body {
     })
 }
 
-pub fn create_application(n: u8, groups: &[u8]) -> Body {
+pub(crate) fn create_application(n: u8, groups: &[u8]) -> Body {
     Body::CreateApplication(pb::CreateApplication {
         serve_known_for_ms: 0,
         application_id: application(n),
@@ -132,7 +132,7 @@ pub fn create_application(n: u8, groups: &[u8]) -> Body {
     })
 }
 
-pub fn create_client(client_id: &str, application_id: &[u8]) -> Body {
+pub(crate) fn create_client(client_id: &str, application_id: &[u8]) -> Body {
     Body::CreateClient(pb::CreateClient {
         client_id: client_id.into(),
         name: client_id.into(),
@@ -148,7 +148,7 @@ pub fn create_client(client_id: &str, application_id: &[u8]) -> Body {
     })
 }
 
-pub fn issue(n: u8, client_id: &str, scopes: &[&str]) -> pb::IssueCode {
+pub(crate) fn issue(n: u8, client_id: &str, scopes: &[&str]) -> pb::IssueCode {
     pb::IssueCode {
         grant_id: grant(n),
         session_id: session(n),
@@ -171,7 +171,7 @@ impl World {
     }
 
     /// A sign-in of user `u` as session, ticket and grant `n`, with a code when `client` is given.
-    pub fn start(&self, n: u8, u: u8, client: Option<(&str, &[&str])>) -> pb::StartSession {
+    pub(crate) fn start(&self, n: u8, u: u8, client: Option<(&str, &[&str])>) -> pb::StartSession {
         pb::StartSession {
             session_id: session(n),
             user_id: user(u),
@@ -187,14 +187,14 @@ impl World {
     }
 
     /// Signs user 1 in as `n`, redeems the code of `web`, and leaves refresh family `n` at generation 1.
-    pub fn signed_in(&mut self, n: u8, scopes: &[&str]) {
+    pub(crate) fn signed_in(&mut self, n: u8, scopes: &[&str]) {
         let start = self.start(n, 1, Some(("web", scopes)));
         self.ok(Body::StartSession(start));
         self.ok(redeem(n, "web"));
     }
 }
 
-pub fn redeem(n: u8, client_id: &str) -> Body {
+pub(crate) fn redeem(n: u8, client_id: &str) -> Body {
     Body::RedeemCode(pb::RedeemCode {
         grant_id: grant(n),
         secret_hash: hash(8),
@@ -208,7 +208,7 @@ pub fn redeem(n: u8, client_id: &str) -> Body {
     })
 }
 
-pub fn rotate(n: u8, generation: u64) -> Body {
+pub(crate) fn rotate(n: u8, generation: u64) -> Body {
     Body::RotateRefresh(pb::RotateRefresh {
         family_id: family(n),
         client_id: "web".into(),
@@ -220,7 +220,7 @@ pub fn rotate(n: u8, generation: u64) -> Body {
 }
 
 /// A DPoP proof that is remembered until this time.
-pub fn proof(n: u8, expires_at_ms: u64) -> pb::SpentProof {
+pub(crate) fn proof(n: u8, expires_at_ms: u64) -> pb::SpentProof {
     pb::SpentProof {
         kind: pb::spent_proof::Kind::Dpop.into(),
         proof_id: id(11, n),
@@ -230,7 +230,7 @@ pub fn proof(n: u8, expires_at_ms: u64) -> pb::SpentProof {
 }
 
 /// A provider that admits no new user.
-pub fn provider(name: &str) -> pb::Upstream {
+pub(crate) fn provider(name: &str) -> pb::Upstream {
     pb::Upstream {
         name: name.into(),
         display_name: "Corp".into(),
@@ -243,7 +243,7 @@ pub fn provider(name: &str) -> pb::Upstream {
 }
 
 /// A rule that admits every new user or none, into these groups.
-pub fn rule(any: bool, groups: &[u8]) -> pb::UpstreamRule {
+pub(crate) fn rule(any: bool, groups: &[u8]) -> pb::UpstreamRule {
     let admission = if any { pb::UpstreamAdmission::Any } else { pb::UpstreamAdmission::None };
     pb::UpstreamRule {
         admission: admission.into(),
@@ -253,13 +253,13 @@ pub fn rule(any: bool, groups: &[u8]) -> pb::UpstreamRule {
     }
 }
 
-pub fn create_provider(name: &str, any: bool, groups: &[u8]) -> Body {
+pub(crate) fn create_provider(name: &str, any: bool, groups: &[u8]) -> Body {
     let upstream = pb::Upstream { rule: Some(rule(any, groups)), ..provider(name) };
     Body::CreateUpstream(pb::CreateUpstream { upstream: Some(upstream) })
 }
 
 /// `session` links the subject `n` at `corp`.
-pub fn link(ticket_number: u8, session_number: u8, n: u8, ticket_expires_at_ms: u64) -> Body {
+pub(crate) fn link(ticket_number: u8, session_number: u8, n: u8, ticket_expires_at_ms: u64) -> Body {
     Body::LinkIdentity(pb::LinkIdentity {
         upstream: "corp".into(),
         subject: format!("sub-{n}"),
@@ -273,7 +273,7 @@ pub fn link(ticket_number: u8, session_number: u8, n: u8, ticket_expires_at_ms: 
 }
 
 /// Subject `n` signs in at `corp`, as `known`, or as a new user.
-pub fn sign_in(number: u8, n: u8, new: Option<u8>, known: u8, now: u64) -> pb::SignInUpstream {
+pub(crate) fn sign_in(number: u8, n: u8, new: Option<u8>, known: u8, now: u64) -> pb::SignInUpstream {
     pb::SignInUpstream {
         session: Some(pb::StartSession {
             session_id: session(number),
@@ -302,12 +302,12 @@ pub fn sign_in(number: u8, n: u8, new: Option<u8>, known: u8, now: u64) -> pb::S
 }
 
 /// The smallest bytes that begin like a JPEG.
-pub fn jpeg(n: u8) -> Vec<u8> {
+pub(crate) fn jpeg(n: u8) -> Vec<u8> {
     vec![0xff, 0xd8, 0xff, n]
 }
 
 /// Sets this user's picture.
-pub fn set_picture(number: u8, picture: u8) -> Body {
+pub(crate) fn set_picture(number: u8, picture: u8) -> Body {
     Body::SetPicture(pb::SetPicture {
         user_id: user(number),
         jpeg: jpeg(picture),

@@ -15,12 +15,12 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-pub fn channel(node: &TestNode) -> Channel {
+pub(crate) fn channel(node: &TestNode) -> Channel {
     Endpoint::from_shared(node.api_url().to_owned()).unwrap().connect_lazy()
 }
 
 /// A request with a bearer token and further metadata.
-pub fn with<M>(message: M, token: &str, metadata: &[(&'static str, &str)]) -> Request<M> {
+pub(crate) fn with<M>(message: M, token: &str, metadata: &[(&'static str, &str)]) -> Request<M> {
     let mut request = Request::new(message);
     let bearer = format!("Bearer {token}");
     for (key, value) in [("authorization", bearer.as_str())].iter().chain(metadata) {
@@ -32,19 +32,19 @@ pub fn with<M>(message: M, token: &str, metadata: &[(&'static str, &str)]) -> Re
 }
 
 /// A request with the operator's token, which is fresh.
-pub fn by_operator<M>(node: &TestNode, message: M) -> Request<M> {
+pub(crate) fn by_operator<M>(node: &TestNode, message: M) -> Request<M> {
     with(message, &node.operator_token(), &[])
 }
 
-pub fn header<T>(response: &Response<T>, key: &str) -> Option<String> {
+pub(crate) fn header<T>(response: &Response<T>, key: &str) -> Option<String> {
     response.metadata().get(key).map(|value| value.to_str().unwrap().to_owned())
 }
 
-pub fn refusal<T: std::fmt::Debug>(result: Result<T, Status>) -> (Code, String) {
+pub(crate) fn refusal<T: std::fmt::Debug>(result: Result<T, Status>) -> (Code, String) {
     let status = result.unwrap_err();
     (status.code(), status.message().to_owned())
 }
 
-pub fn page(size: u32, token: &str) -> Option<pb::Page> {
+pub(crate) fn page(size: u32, token: &str) -> Option<pb::Page> {
     Some(pb::Page { size, token: token.into() })
 }

@@ -13,18 +13,18 @@ enum Disk {
 }
 
 #[derive(Clone, Default)]
-pub struct Gate(Arc<(Mutex<Disk>, Condvar)>);
+pub(super) struct Gate(Arc<(Mutex<Disk>, Condvar)>);
 
 impl Gate {
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.set(Disk::StandsStill);
     }
 
-    pub fn open(&self) {
+    pub(super) fn open(&self) {
         self.set(Disk::Works);
     }
 
-    pub fn break_it(&self) {
+    pub(super) fn break_it(&self) {
         self.set(Disk::Broken);
     }
 
@@ -43,13 +43,13 @@ impl Gate {
     }
 }
 
-pub struct Gated {
+pub(super) struct Gated {
     log: SledLog,
     gate: Gate,
 }
 
 impl Gated {
-    pub fn writer(log: SledLog, gate: Gate) -> Result<LogWriter, StoreError> {
+    pub(super) fn writer(log: SledLog, gate: Gate) -> Result<LogWriter, StoreError> {
         LogWriter::start(Self { log, gate })
     }
 }

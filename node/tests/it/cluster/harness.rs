@@ -23,16 +23,16 @@ use conclave_state::{
 use super::gate::{Gate, Gated};
 
 /// Longest wait for anything that has to happen.
-pub const LIMIT: Duration = Duration::from_secs(20);
+pub(super) const LIMIT: Duration = Duration::from_secs(20);
 
 /// The data of a join request.
-pub struct Asked {
+pub(super) struct Asked {
     pub data_dir: PathBuf,
     pub advertise: String,
     pub api_url: String,
 }
 
-pub struct TestCluster {
+pub(super) struct TestCluster {
     dir: tempfile::TempDir,
     peers: Vec<BootstrapPeer>,
     keys: Arc<ClusterKeys>,
@@ -41,14 +41,14 @@ pub struct TestCluster {
     joined: BTreeMap<u64, Asked>,
 }
 
-pub fn keys(seed: u8) -> Arc<ClusterKeys> {
+pub(super) fn keys(seed: u8) -> Arc<ClusterKeys> {
     let text = format!("{}{seed:02x}", "0123456789abcdef".repeat(4).split_at(62).0);
     Arc::new(ClusterKeys::derive(&ClusterSecret::parse(&text).unwrap()))
 }
 
 impl TestCluster {
     /// Directories and ports for `count` nodes; none runs.
-    pub fn prepare(count: u64) -> Self {
+    pub(super) fn prepare(count: u64) -> Self {
         // Bound together, so that no two get the same one.
         let ports: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let addr = |port: &TcpListener| port.local_addr().unwrap().to_string();
@@ -66,13 +66,13 @@ impl TestCluster {
     }
 
     /// A cluster that runs, is founded, and has a leader.
-    pub async fn start(count: u64) -> Self {
+    pub(super) async fn start(count: u64) -> Self {
         let mut cluster = Self::prepare(count);
         cluster.start_all().await;
         cluster
     }
 
-    pub async fn start_all(&mut self) {
+    pub(super) async fn start_all(&mut self) {
         let down: Vec<u64> = self.ids().into_iter().filter(|id| !self.nodes.contains_key(id)).collect();
         let starting = down.iter().map(|id| self.start_one(*id, self.options(*id)));
         for (id, started) in down.iter().zip(futures_util::future::join_all(starting).await) {
@@ -81,13 +81,13 @@ impl TestCluster {
         self.leader().await;
     }
 
-    pub async fn start_node(&mut self, id: u64) -> Result<(), StartError> {
+    pub(super) async fn start_node(&mut self, id: u64) -> Result<(), StartError> {
         let started = self.start_one(id, self.options(id)).await?;
         self.nodes.insert(id, started);
         Ok(())
     }
 
-    pub fn start_one(
+    pub(super) fn start_one(
         &self,
         id: u64,
         options: ClusterOptions,
@@ -96,11 +96,11 @@ impl TestCluster {
         Cluster::start_with_log(options, move |log| Gated::writer(log, gate))
     }
 
-    pub fn options(&self, id: u64) -> ClusterOptions {
+    pub(super) fn options(&self, id: u64) -> ClusterOptions {
         self.options_at(id, self.addr(id))
     }
 
-    pub fn options_at(&self, id: u64, bind: &str) -> ClusterOptions {
+    pub(super) fn options_at(&self, id: u64, bind: &str) -> ClusterOptions {
         ClusterOptions {
             node: id,
             data_dir: self.data_dir(id),
@@ -119,32 +119,32 @@ impl TestCluster {
         }
     }
 
-    pub fn keys(&self) -> &Arc<ClusterKeys> {
+    pub(super) fn keys(&self) -> &Arc<ClusterKeys> {
         &self.keys
     }
 
-    pub fn ids(&self) -> Vec<u64> {
+    pub(super) fn ids(&self) -> Vec<u64> {
         self.peers.iter().map(|peer| peer.node).collect()
     }
 
-    pub fn addr(&self, id: u64) -> &str {
+    pub(super) fn addr(&self, id: u64) -> &str {
         &self.peers.iter().find(|peer| peer.node == id).unwrap().addr
     }
 
-    pub fn data_dir(&self, id: u64) -> PathBuf {
+    pub(super) fn data_dir(&self, id: u64) -> PathBuf {
         self.dir.path().join(format!("node-{id}"))
     }
 
-    pub fn node(&self, id: u64) -> &Cluster {
+    pub(super) fn node(&self, id: u64) -> &Cluster {
         &self.nodes[&id]
     }
 
-    pub fn gate(&self, id: u64) -> &Gate {
+    pub(super) fn gate(&self, id: u64) -> &Gate {
         &self.gates[&id]
     }
 
     /// Joins a new node through `at`, and starts it.
-    pub async fn join(&mut self, at: u64) -> u64 {
+    pub(super) async fn join(&mut self, at: u64) -> u64 {
         let (asked, joined) = self.ask_to_join(at).await;
         let id = joined.unwrap().node;
         self.gates.insert(id, Gate::default());
@@ -155,7 +155,7 @@ impl TestCluster {
     }
 
     /// The options of a node that has joined.
-    pub fn joined_options(&self, id: u64) -> ClusterOptions {
+    pub(super) fn joined_options(&self, id: u64) -> ClusterOptions {
         let asked = &self.joined[&id];
         ClusterOptions {
             node: id,
@@ -169,7 +169,7 @@ impl TestCluster {
     }
 
     /// Sends only the join request.
-    pub async fn ask_to_join(&self, at: u64) -> (Asked, Result<Joined, JoinError>) {
+    pub(super) async fn ask_to_join(&self, at: u64) -> (Asked, Result<Joined, JoinError>) {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let asked = Asked {
             data_dir: self.dir.path().join(format!("joining-{port}")),
@@ -180,7 +180,7 @@ impl TestCluster {
         (asked, outcome)
     }
 
-    pub async fn ask_again(&self, at: u64, asked: &Asked) -> Result<Joined, JoinError> {
+    pub(super) async fn ask_again(&self, at: u64, asked: &Asked) -> Result<Joined, JoinError> {
         join(JoinOptions {
             set_aside: false,
             address: self.addr(at).to_owned(),
@@ -194,12 +194,12 @@ impl TestCluster {
     }
 
     /// The running nodes.
-    pub fn running(&self) -> Vec<u64> {
+    pub(super) fn running(&self) -> Vec<u64> {
         self.nodes.keys().copied().collect()
     }
 
     /// Waits until exactly these nodes are voters.
-    pub async fn voters(&self, wanted: &[u64]) {
+    pub(super) async fn voters(&self, wanted: &[u64]) {
         let began = Instant::now();
         loop {
             let leader = self.leader().await;
@@ -212,11 +212,11 @@ impl TestCluster {
         }
     }
 
-    pub async fn stop(&mut self, id: u64) {
+    pub(super) async fn stop(&mut self, id: u64) {
         self.nodes.remove(&id).unwrap().shutdown().await;
     }
 
-    pub async fn stop_all(&mut self) {
+    pub(super) async fn stop_all(&mut self) {
         for id in self.ids() {
             if self.nodes.contains_key(&id) {
                 self.stop(id).await;
@@ -224,12 +224,12 @@ impl TestCluster {
         }
     }
 
-    pub async fn kill(&mut self, id: u64) {
+    pub(super) async fn kill(&mut self, id: u64) {
         self.nodes.remove(&id).unwrap().halt().await;
     }
 
     /// The running node that all running nodes agree leads.
-    pub async fn leader(&self) -> u64 {
+    pub(super) async fn leader(&self) -> u64 {
         let began = Instant::now();
         loop {
             assert!(began.elapsed() < LIMIT, "no leader that all agree on");
@@ -245,7 +245,7 @@ impl TestCluster {
     }
 
     /// Waits until the node reports that it is ready.
-    pub async fn ready(&self, id: u64) {
+    pub(super) async fn ready(&self, id: u64) {
         let began = Instant::now();
         while let Err(why) = self.node(id).readiness() {
             assert!(began.elapsed() < LIMIT, "node {id} is not ready: {why}");
@@ -254,7 +254,7 @@ impl TestCluster {
     }
 
     /// The running nodes that do not lead.
-    pub async fn followers(&self) -> Vec<u64> {
+    pub(super) async fn followers(&self) -> Vec<u64> {
         let leader = self.leader().await;
         self.nodes.keys().copied().filter(|id| *id != leader).collect()
     }
@@ -270,7 +270,7 @@ impl TestCluster {
 
     /// Waits until all running nodes have applied the same index, and checks that their states *are* equal. Returns the
     /// number of users.
-    pub async fn agree(&self) -> usize {
+    pub(super) async fn agree(&self) -> usize {
         let began = Instant::now();
         loop {
             assert!(began.elapsed() < LIMIT, "the nodes do not reach the same index: {:?}", self.places());
@@ -297,11 +297,11 @@ impl TestCluster {
 }
 
 /// The request that creates user `n`; the same `n` is the same request.
-pub fn request(n: u32) -> RequestId {
+pub(super) fn request(n: u32) -> RequestId {
     RequestId::new(id(n))
 }
 
-pub fn user_id(n: u32) -> UserId {
+pub(super) fn user_id(n: u32) -> UserId {
     UserId::new(id(n))
 }
 
@@ -309,7 +309,7 @@ fn id(n: u32) -> [u8; 16] {
     u128::from(n).to_be_bytes()
 }
 
-pub fn body(n: u32) -> Body {
+pub(super) fn body(n: u32) -> Body {
     Body::CreateUser(CreateUser {
         user_id: id(n).to_vec(),
         username: format!("user-{n}"),
@@ -318,7 +318,7 @@ pub fn body(n: u32) -> Body {
 }
 
 /// Behaves like a client that gets no response: retries under the same request id.
-pub async fn created(node: &Cluster, n: u32) -> CommittedWrite {
+pub(super) async fn created(node: &Cluster, n: u32) -> CommittedWrite {
     let began = Instant::now();
     loop {
         match create(node, n).await {
@@ -333,6 +333,6 @@ pub async fn created(node: &Cluster, n: u32) -> CommittedWrite {
     }
 }
 
-pub async fn create(node: &Cluster, n: u32) -> Result<CommittedWrite, ProposeError> {
+pub(super) async fn create(node: &Cluster, n: u32) -> Result<CommittedWrite, ProposeError> {
     node.propose(request(n), body(n)).await
 }

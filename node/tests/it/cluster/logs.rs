@@ -32,7 +32,7 @@ impl<S: Subscriber> Layer<S> for Listener {
 }
 
 /// Records lines from now on.
-pub fn listen() {
+pub(crate) fn listen() {
     static ONCE: OnceLock<()> = OnceLock::new();
     ONCE.get_or_init(|| {
         tracing::subscriber::set_global_default(tracing_subscriber::registry().with(Listener)).unwrap();
@@ -40,7 +40,7 @@ pub fn listen() {
 }
 
 /// Waits until a line contains all of `parts`.
-pub async fn heard(parts: &[&str]) {
+pub(crate) async fn heard(parts: &[&str]) {
     let began = Instant::now();
     loop {
         let lines = LINES.lock().unwrap().clone();

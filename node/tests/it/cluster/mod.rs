@@ -8,7 +8,7 @@ mod halt;
 mod harness;
 mod lag;
 mod leases;
-pub mod logs;
+pub(crate) mod logs;
 mod membership;
 mod pace;
 mod queue;

@@ -34,10 +34,10 @@ fn folder() -> PathBuf {
 }
 
 /// The password of every account there.
-pub const PASSWORD: &str = "the account password";
+pub(super) const PASSWORD: &str = "the account password";
 
 /// The real servers.
-pub struct Servers {
+pub(super) struct Servers {
     child: Child,
     commands: ChildStdin,
     said: Lines<BufReader<ChildStdout>>,
@@ -54,7 +54,7 @@ impl Drop for Servers {
 
 impl Servers {
     /// Starts the servers with these settings in their environment.
-    pub fn start(settings: &[(&str, &str)]) -> Self {
+    pub(super) fn start(settings: &[(&str, &str)]) -> Self {
         let mut child = Command::new("node")
             .arg(folder().join("server.cjs"))
             .envs(settings.iter().copied())
@@ -81,13 +81,13 @@ impl Servers {
         serde_json::from_str(&line).unwrap_or_else(|_| panic!("{line}"))
     }
 
-    pub fn told(&mut self, command: &str) -> Value {
+    pub(super) fn told(&mut self, command: &str) -> Value {
         writeln!(self.commands, "{command}").unwrap();
         self.heard()
     }
 }
 
-pub fn text(value: &Value, name: &str) -> String {
+pub(super) fn text(value: &Value, name: &str) -> String {
     value[name].as_str().unwrap_or_else(|| panic!("{value}")).to_owned()
 }
 
@@ -96,13 +96,13 @@ fn now_ms() -> u64 {
 }
 
 /// The nameserver of the handles.
-pub struct Names {
+pub(super) struct Names {
     pub addr: SocketAddr,
     records: Arc<Mutex<BTreeMap<String, Vec<String>>>>,
 }
 
 impl Names {
-    pub async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let addr = socket.local_addr().unwrap();
         let records: Arc<Mutex<BTreeMap<String, Vec<String>>>> = Arc::default();
@@ -111,13 +111,13 @@ impl Names {
         Self { addr, records }
     }
 
-    pub fn know(&self, handle: &str, did: &str) {
+    pub(super) fn know(&self, handle: &str, did: &str) {
         self.records.lock().unwrap().insert(format!("_atproto.{handle}"), vec![format!("did={did}")]);
     }
 }
 
 /// Three nodes, the real servers, and the nameserver.
-pub struct World {
+pub(super) struct World {
     pub nodes: Vec<Site>,
     pub servers: Servers,
     names: Names,
@@ -132,7 +132,7 @@ impl World {
         Self::start_with(Servers::start(&[]), |_| {}).await
     }
 
-    pub async fn start_with(servers: Servers, change: impl Fn(&mut Settings)) -> Self {
+    pub(super) async fn start_with(servers: Servers, change: impl Fn(&mut Settings)) -> Self {
         let names = Names::start().await;
         let (plc, nameserver) = (servers.plc.clone(), names.addr);
         let settings = move |settings: &mut Settings| {
@@ -150,11 +150,11 @@ impl World {
         world
     }
 
-    pub fn leader(&self) -> &Site {
+    pub(super) fn leader(&self) -> &Site {
         self.nodes.iter().find(|site| site.node.cluster().is_leader()).expect("a leader")
     }
 
-    pub async fn takes(&self, rule: UpstreamRule) {
+    pub(super) async fn takes(&self, rule: UpstreamRule) {
         let upstream = Upstream {
             name: "atmosphere".into(),
             display_name: "Atmosphere".into(),
@@ -171,14 +171,14 @@ impl World {
     }
 
     /// A new account, whose handle the DNS resolves.
-    pub fn account(&mut self, handle: &str) -> String {
+    pub(super) fn account(&mut self, handle: &str) -> String {
         let did = text(&self.servers.told(&format!("account {handle}")), "did");
         self.names.know(handle, &did);
         did
     }
 
     /// Sets the nodes' clock to the clock of the servers, because the servers check the times of proofs.
-    pub fn tick(&self) {
+    pub(super) fn tick(&self) {
         // The nodes share one clock.
         let clock = self.nodes[0].node.clock();
         let now = now_ms() + self.ahead_ms.load(Ordering::SeqCst);
@@ -186,14 +186,20 @@ impl World {
     }
 
     /// Advances the clocks, including that of the servers.
-    pub fn passes(&mut self, time: Duration) {
+    pub(super) fn passes(&mut self, time: Duration) {
         self.servers.told(&format!("pass {}", time.as_millis()));
         self.ahead_ms.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::SeqCst);
         self.tick();
     }
 
     /// Redirects to the user's server from one node, and returns to another.
-    pub async fn signs_in(&self, browser: &mut Browser, typed: &str, handle: &str, answer: &str) -> Page {
+    pub(super) async fn signs_in(
+        &self,
+        browser: &mut Browser,
+        typed: &str,
+        handle: &str,
+        answer: &str,
+    ) -> Page {
         self.tick();
         let away = self.nodes[0].start_login_as(browser, typed).await;
         assert_eq!(away.status, StatusCode::SEE_OTHER, "{}: {}", code_of(&away), away.text);
@@ -203,7 +209,7 @@ impl World {
     }
 
     /// The query with which the user's server redirects the browser back.
-    pub async fn at_their_server(&self, address: &str, handle: &str, answer: &str) -> String {
+    pub(super) async fn at_their_server(&self, address: &str, handle: &str, answer: &str) -> String {
         let output = tokio::process::Command::new("node")
             .arg(folder().join("person.mjs"))
             .args([address, handle, answer])
@@ -218,12 +224,12 @@ impl World {
         query.to_owned()
     }
 
-    pub async fn who(&self, browser: &mut Browser) -> Option<String> {
+    pub(super) async fn who(&self, browser: &mut Browser) -> Option<String> {
         self.nodes[2].at_home(browser).await
     }
 }
 
-pub fn anybody() -> UpstreamRule {
+pub(super) fn anybody() -> UpstreamRule {
     UpstreamRule { admission: UpstreamAdmission::Any.into(), ..UpstreamRule::default() }
 }
 

@@ -35,14 +35,14 @@ const AGAIN: [&str; 4] =
     ["temporarily_unavailable", "atproto_state_invalid", "ticket_spent", "atproto_provider_unreachable"];
 
 /// One DID a number.
-pub fn did(n: u32) -> String {
+pub(super) fn did(n: u32) -> String {
     let digits: String =
         (0..5_u32).map(|at| char::from(b'a' + u8::try_from(n / 26_u32.pow(at) % 26).unwrap())).collect();
     format!("did:plc:{digits:z<24}")
 }
 
 /// Three processes as nodes, and the network in this process.
-pub struct Sky {
+pub(super) struct Sky {
     pub demo: Demo,
     pub network: Arc<Network>,
     next: AtomicUsize,
@@ -53,7 +53,7 @@ pub struct Sky {
 
 impl Sky {
     /// Starts the cluster; `collector` receives the traces.
-    pub async fn start(restart: bool, collector: Option<&Collector>) -> Self {
+    pub(super) async fn start(restart: bool, collector: Option<&Collector>) -> Self {
         let network = Network::start().await;
         network.says(|script| script.asks_for_nonce = 1);
         let dir = tempfile::tempdir().unwrap();
@@ -109,7 +109,7 @@ impl Sky {
     }
 
     /// Like `attempt`, in this browser.
-    pub async fn attempts(&self, person: &reqwest::Client, did: &str, first: &str) -> Result<(), ()> {
+    pub(super) async fn attempts(&self, person: &reqwest::Client, did: &str, first: &str) -> Result<(), ()> {
         let query = self.departs(person, did, first).await?;
         let back = self.get(person, &format!("/atproto/callback?{query}")).await?;
         if back.status() != 303 {
@@ -121,7 +121,12 @@ impl Sky {
     }
 
     /// Redirects to the user's server and consents there; returns the query of the callback.
-    pub async fn departs(&self, person: &reqwest::Client, did: &str, first: &str) -> Result<String, ()> {
+    pub(super) async fn departs(
+        &self,
+        person: &reqwest::Client,
+        did: &str,
+        first: &str,
+    ) -> Result<String, ()> {
         let text = self.get(person, &format!("/atproto?first={first}")).await?.text().await.map_err(drop)?;
         let form = filled(&text, did, first).ok_or(())?;
         let post = |url: String| {
@@ -136,7 +141,7 @@ impl Sky {
     }
 
     /// Like `departs`, at this node alone.
-    pub async fn departs_at(&self, node: &Node, person: &reqwest::Client, did: &str) -> String {
+    pub(super) async fn departs_at(&self, node: &Node, person: &reqwest::Client, did: &str) -> String {
         let page = person.get(format!("{}/atproto?first=nobody", node.http)).send().await.unwrap();
         let form = filled(&page.text().await.unwrap(), did, "nobody").expect("the page");
         let post = person.post(format!("{}/atproto/start", node.http)).body(form);
@@ -163,7 +168,7 @@ impl Sky {
     }
 
     /// The cookies that a browser sends to the nodes, by name.
-    pub fn cookies(&self, jar: &Jar) -> BTreeMap<String, String> {
+    pub(super) fn cookies(&self, jar: &Jar) -> BTreeMap<String, String> {
         let url = self.demo.cluster.nodes[0].http.parse().unwrap();
         let header = jar.cookies(&url).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
         let pairs = header.split("; ").filter_map(|pair| pair.split_once('='));
@@ -195,7 +200,7 @@ fn filled(page: &str, did: &str, first: &str) -> Option<String> {
 }
 
 /// True if a page asks the user to try again.
-pub fn says_again(page: &str) -> bool {
+pub(super) fn says_again(page: &str) -> bool {
     AGAIN.iter().any(|code| page.contains(code))
 }
 

@@ -20,7 +20,7 @@ impl Drop for Driver {
 }
 
 /// A Chromium driven over WebDriver, closed when dropped.
-pub struct Chromium {
+pub(super) struct Chromium {
     session: String,
     _driver: Driver,
 }
@@ -33,13 +33,13 @@ impl Drop for Chromium {
 }
 
 impl Chromium {
-    pub async fn start(port: u16) -> Self {
+    pub(super) async fn start(port: u16) -> Self {
         // 2 = blocked.
         Self::start_with(port, &json!({ "profile.managed_default_content_settings.javascript": 2 })).await
     }
 
     /// Starts Chromium with these preferences.
-    pub async fn start_with(port: u16, preferences: &Value) -> Self {
+    pub(super) async fn start_with(port: u16, preferences: &Value) -> Self {
         let driver = Command::new("chromedriver")
             .arg(format!("--port={port}"))
             .stdout(Stdio::null())
@@ -82,43 +82,43 @@ impl Chromium {
         reply["value"].clone()
     }
 
-    pub async fn open(&self, url: &str) {
+    pub(super) async fn open(&self, url: &str) {
         self.call("/url", Some(json!({ "url": url }))).await;
     }
 
     /// By a CSS selector, or by an XPath if only the text of an element is known.
-    pub async fn element(&self, css: &str) -> String {
+    pub(super) async fn element(&self, css: &str) -> String {
         let using = if css.starts_with("//") { "xpath" } else { "css selector" };
         let found = self.call("/element", Some(json!({ "using": using, "value": css }))).await;
         let id = found.as_object().and_then(|o| o.values().next()).and_then(Value::as_str);
         format!("/element/{}", id.unwrap())
     }
 
-    pub async fn text(&self, css: &str) -> String {
+    pub(super) async fn text(&self, css: &str) -> String {
         let element = self.element(css).await;
         self.call(&format!("{element}/text"), None).await.as_str().unwrap().to_owned()
     }
 
-    pub async fn fill(&self, css: &str, text: &str) {
+    pub(super) async fn fill(&self, css: &str, text: &str) {
         let element = self.element(css).await;
         self.call(&format!("{element}/clear"), Some(json!({}))).await;
         self.call(&format!("{element}/value"), Some(json!({ "text": text }))).await;
     }
 
-    pub async fn click(&self, css: &str) {
+    pub(super) async fn click(&self, css: &str) {
         let element = self.element(css).await;
         self.call(&format!("{element}/click"), Some(json!({}))).await;
     }
 
-    pub async fn back(&self) {
+    pub(super) async fn back(&self) {
         self.call("/back", Some(json!({}))).await;
     }
 
-    pub async fn reload(&self) {
+    pub(super) async fn reload(&self) {
         self.call("/refresh", Some(json!({}))).await;
     }
 
-    pub async fn url(&self) -> String {
+    pub(super) async fn url(&self) -> String {
         self.call("/url", None).await.as_str().unwrap().to_owned()
     }
 }

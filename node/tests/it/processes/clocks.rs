@@ -64,7 +64,7 @@ impl Clocks {
     }
 }
 
-/// True if the node reports that it is ready; and its report.
+/// Returns true if the node reports that it is ready, and its report.
 async fn readiness(demo: &Demo, node: u64) -> (bool, String) {
     let url = format!("{}/healthz/ready", demo.cluster.nodes[usize::try_from(node).unwrap() - 1].http);
     match browser().get(url).send().await {

@@ -36,21 +36,21 @@ impl TraceService for Kept {
     }
 }
 
-pub struct Collector {
+pub(super) struct Collector {
     pub endpoint: String,
     kept: Kept,
 }
 
 /// A span, and the node that sent it.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub(super) struct Seen {
     pub node: String,
     pub name: String,
     pub span: Span,
 }
 
 impl Seen {
-    pub fn attribute(&self, name: &str) -> Option<String> {
+    pub(super) fn attribute(&self, name: &str) -> Option<String> {
         value(&self.span.attributes, name)
     }
 }
@@ -64,7 +64,7 @@ fn value(attributes: &[KeyValue], name: &str) -> Option<String> {
 }
 
 impl Collector {
-    pub async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let kept = Kept::default();
@@ -75,7 +75,7 @@ impl Collector {
     }
 
     /// Every span so far.
-    pub fn spans(&self) -> Vec<Seen> {
+    pub(super) fn spans(&self) -> Vec<Seen> {
         let kept = self.kept.0.lock().unwrap();
         let resources = kept.iter().flat_map(|batch| &batch.resource_spans);
         let spans = resources.flat_map(|resource| {
@@ -89,7 +89,7 @@ impl Collector {
     }
 
     /// The first span for which `is_it` holds, once it has arrived.
-    pub async fn has(&self, is_it: impl Fn(&Seen) -> bool) -> Seen {
+    pub(super) async fn has(&self, is_it: impl Fn(&Seen) -> bool) -> Seen {
         let looking = async {
             loop {
                 if let Some(found) = self.spans().into_iter().find(|span| is_it(span)) {
@@ -102,7 +102,7 @@ impl Collector {
     }
 
     /// All data as it was sent: it contains texts unchanged.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(super) fn bytes(&self) -> Vec<u8> {
         self.kept.0.lock().unwrap().iter().flat_map(prost::Message::encode_to_vec).collect()
     }
 }

@@ -11,7 +11,7 @@ use tokio::{
 use super::party::{Party, directory, write};
 
 /// Apache with the module and these settings. Every path shows a page.
-pub async fn apache(port: u16, module: &str, settings: &str) -> Party {
+pub(super) async fn apache(port: u16, module: &str, settings: &str) -> Party {
     let dir = directory();
     let page = write(dir.path(), "index.html", "the application");
     let folder = dir.path().display();
@@ -52,7 +52,7 @@ fn id(option: &str) -> String {
 }
 
 /// Dovecot's IMAP server, whose passwords are access tokens that it checks by these settings of its OAuth 2.0 database.
-pub async fn dovecot(port: u16, oauth2: &str) -> Party {
+pub(super) async fn dovecot(port: u16, oauth2: &str) -> Party {
     let dir = directory();
     let folder = dir.path().display();
     let database = write(dir.path(), "oauth2.conf.ext", oauth2);
@@ -104,12 +104,12 @@ userdb {{
 }
 
 /// A mail client's connection.
-pub struct Imap {
+pub(super) struct Imap {
     lines: BufReader<TcpStream>,
 }
 
 impl Imap {
-    pub async fn open(port: u16) -> Self {
+    pub(super) async fn open(port: u16) -> Self {
         let mut imap = Self { lines: BufReader::new(TcpStream::connect(("127.0.0.1", port)).await.unwrap()) };
         let greeting = imap.line().await;
         assert!(greeting.starts_with("* OK"), "{greeting}");
@@ -123,7 +123,7 @@ impl Imap {
     }
 
     /// Signs in with an access token and returns the server's answer.
-    pub async fn authenticate(&mut self, mechanism: &str, user: &str, token: &str) -> String {
+    pub(super) async fn authenticate(&mut self, mechanism: &str, user: &str, token: &str) -> String {
         let first = if mechanism == "XOAUTH2" {
             format!("user={user}\x01auth=Bearer {token}\x01\x01")
         } else {

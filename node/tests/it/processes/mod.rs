@@ -30,4 +30,4 @@ mod secret_day;
 mod spoofs;
 mod world;
 
-pub use world::field;
+pub(crate) use world::field;

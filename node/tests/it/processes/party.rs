@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 const MOST_STEPS: usize = 14;
 
 /// A program in a separate directory, ended when dropped.
-pub struct Party {
+pub(super) struct Party {
     child: Child,
     _dir: tempfile::TempDir,
 }
@@ -34,7 +34,7 @@ impl Drop for Party {
 
 impl Party {
     /// Starts the program and waits until it listens on the port.
-    pub async fn start(command: &mut Command, dir: tempfile::TempDir, port: u16) -> Self {
+    pub(super) async fn start(command: &mut Command, dir: tempfile::TempDir, port: u16) -> Self {
         let log = dir.path().join("output");
         let output = std::fs::File::create(&log).unwrap();
         let child = command
@@ -56,20 +56,20 @@ impl Party {
 }
 
 /// A directory that the program's unprivileged user can read as well.
-pub fn directory() -> tempfile::TempDir {
+pub(super) fn directory() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     dir
 }
 
-pub fn write(dir: &Path, name: &str, text: &str) -> String {
+pub(super) fn write(dir: &Path, name: &str, text: &str) -> String {
     let path = dir.join(name);
     std::fs::write(&path, text).unwrap();
     path.display().to_string()
 }
 
 /// A user at a browser, who signs in when a page asks for it.
-pub struct Person<'a> {
+pub(super) struct Person<'a> {
     demo: &'a Demo,
     browser: reqwest::Client,
     /// If true, the leader is killed while the user is at the sign-in page.
@@ -79,7 +79,7 @@ pub struct Person<'a> {
 }
 
 /// The end of a chain of redirects.
-pub struct End {
+pub(super) struct End {
     pub url: Url,
     pub status: u16,
     pub headers: reqwest::header::HeaderMap,
@@ -87,12 +87,12 @@ pub struct End {
 }
 
 impl<'a> Person<'a> {
-    pub fn new(demo: &'a Demo) -> Self {
+    pub(super) fn new(demo: &'a Demo) -> Self {
         Self { demo, browser: browser(), kills_the_leader: false, stops_at: None }
     }
 
     /// Follows redirects from the address and fills in the sign-in form, until a page is neither.
-    pub async fn opens(&self, url: &str) -> End {
+    pub(super) async fn opens(&self, url: &str) -> End {
         let mut url = Url::parse(url).unwrap();
         let mut request = self.browser.get(url.clone());
         for _ in 0..MOST_STEPS {

@@ -20,15 +20,15 @@ use conclave_proto::admin::v1::{CreateUserRequest, user_service_client::UserServ
 
 use super::world::{Demo, Node, field, kill_9, location};
 
-pub const HOST: &str = "app.localhost";
+pub(super) const HOST: &str = "app.localhost";
 /// The cluster's own name at the proxy.
-pub const ID_HOST: &str = "id.localhost";
+pub(super) const ID_HOST: &str = "id.localhost";
 const PASSWORD: &str = "guest password 1";
 
-pub type Seen = Arc<Mutex<Option<(String, BTreeMap<String, Vec<String>>)>>>;
+pub(super) type Seen = Arc<Mutex<Option<(String, BTreeMap<String, Vec<String>>)>>>;
 
 /// An application that remembers the last request that reached it.
-pub async fn application() -> (SocketAddr, Seen) {
+pub(super) async fn application() -> (SocketAddr, Seen) {
     let seen: Seen = Arc::default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -69,7 +69,7 @@ fn echo(request: Request) -> Response {
 }
 
 /// A proxy process, ended when dropped.
-pub struct Proxy {
+pub(super) struct Proxy {
     child: Child,
     pub port: u16,
     _dir: tempfile::TempDir,
@@ -103,7 +103,7 @@ impl Proxy {
         Self { child, port, _dir: dir }
     }
 
-    pub async fn nginx(nodes: &[Node], port: u16, application: SocketAddr) -> Self {
+    pub(super) async fn nginx(nodes: &[Node], port: u16, application: SocketAddr) -> Self {
         Self::start(port, "nginx", &nginx_config(nodes, port, application), |file| {
             vec![
                 "-c".into(),
@@ -115,7 +115,7 @@ impl Proxy {
         .await
     }
 
-    pub async fn caddy(nodes: &[Node], port: u16, application: SocketAddr) -> Self {
+    pub(super) async fn caddy(nodes: &[Node], port: u16, application: SocketAddr) -> Self {
         let nodes: Vec<&str> = nodes.iter().map(|n| authority(&n.http)).collect();
         let exchanges = [
             ("id.example.org {", format!("http://{ID_HOST}:{port} {{")),
@@ -134,7 +134,7 @@ impl Proxy {
         .await
     }
 
-    pub async fn haproxy(nodes: &[Node], port: u16, application: SocketAddr) -> Self {
+    pub(super) async fn haproxy(nodes: &[Node], port: u16, application: SocketAddr) -> Self {
         let script = deployed("conclave.lua").replace("127.0.0.1:9090", &format!("127.0.0.1:{}", port + 50));
         let script_file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(script_file.path(), script).unwrap();
@@ -151,11 +151,11 @@ impl Proxy {
         .await
     }
 
-    pub async fn envoy(nodes: &[Node], port: u16, application: SocketAddr) -> Self {
+    pub(super) async fn envoy(nodes: &[Node], port: u16, application: SocketAddr) -> Self {
         Self::envoy_with("envoy.yaml", nodes, port, application).await
     }
 
-    pub async fn envoy_with(file: &str, nodes: &[Node], port: u16, application: SocketAddr) -> Self {
+    pub(super) async fn envoy_with(file: &str, nodes: &[Node], port: u16, application: SocketAddr) -> Self {
         let config = shipped_envoy(file, nodes, port, application);
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/proxies/venv/bin/envoy");
         let base = u32::from(port).to_string();
@@ -169,7 +169,7 @@ impl Proxy {
         .await
     }
 
-    pub async fn traefik(nodes: &[Node], port: u16, application: SocketAddr) -> Self {
+    pub(super) async fn traefik(nodes: &[Node], port: u16, application: SocketAddr) -> Self {
         let mut exchanges = example(nodes, application);
         exchanges.push(("127.0.0.1:9090", format!("127.0.0.1:{}", port + 50)));
         let text = shipped("traefik.yml", &exchanges);
@@ -196,17 +196,17 @@ impl Proxy {
         proxy
     }
 
-    pub fn url(&self, path: &str) -> String {
+    pub(super) fn url(&self, path: &str) -> String {
         format!("http://{HOST}:{}{path}", self.port)
     }
 
     /// A browser that resolves the application's host to this proxy.
-    pub fn browser(&self) -> reqwest::Client {
+    pub(super) fn browser(&self) -> reqwest::Client {
         self.browser_with(Arc::default())
     }
 
     /// Like `browser`, with these cookies.
-    pub fn browser_with(&self, cookies: Arc<reqwest::cookie::Jar>) -> reqwest::Client {
+    pub(super) fn browser_with(&self, cookies: Arc<reqwest::cookie::Jar>) -> reqwest::Client {
         reqwest::Client::builder()
             .cookie_provider(cookies)
             .redirect(reqwest::redirect::Policy::none())
@@ -219,7 +219,7 @@ impl Proxy {
 }
 
 /// The output of nginx when it tests the shipped file.
-pub fn nginx_test(nodes: &[Node], port: u16, application: SocketAddr) -> String {
+pub(super) fn nginx_test(nodes: &[Node], port: u16, application: SocketAddr) -> String {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("nginx.conf");
     let config = nginx_config(nodes, port, application).replace("@DIR@", &dir.path().display().to_string());
@@ -351,7 +351,7 @@ async fn follow(browser: &reqwest::Client, mut url: String) -> (String, reqwest:
 }
 
 /// Opens a page of the application, signs in when asked, and returns the end of the redirects.
-pub async fn open_and_sign_in(
+pub(super) async fn open_and_sign_in(
     demo: &Demo,
     browser: &reqwest::Client,
     url: &str,
@@ -378,7 +378,7 @@ pub async fn open_and_sign_in(
     follow(browser, location(&reply)).await
 }
 
-pub async fn create_guest(demo: &Demo) {
+pub(super) async fn create_guest(demo: &Demo) {
     let channel = tonic::transport::Endpoint::from_shared(demo.cluster.nodes[0].api.clone())
         .unwrap()
         .connect()
@@ -394,7 +394,7 @@ pub async fn create_guest(demo: &Demo) {
 }
 
 /// Sets a policy for members only, with a row of a group and an expression; a public path; and an extra header.
-pub fn set_policy(demo: &Demo) {
+pub(super) fn set_policy(demo: &Demo) {
     let policy = r#"{"row": [{"effect": "allow", "group": "admins", "expression": "size(user.groups) > 0 && request.host.endsWith('localhost')"}],
                      "public": [{"path": ["/public/*"]}],
                      "header": [{"name": "x-webauth-role", "expression": "'admins' in user.groups ? 'Admin' : 'Viewer'"}]}"#;
@@ -404,7 +404,7 @@ pub fn set_policy(demo: &Demo) {
 }
 
 /// Runs `conclave …` as the demo's administrator.
-pub fn command(demo: &Demo, args: &[&str]) {
+pub(super) fn command(demo: &Demo, args: &[&str]) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
     command
         .args(args)

@@ -12,7 +12,7 @@ use super::world::{Demo, browser, field, location};
 
 /// The target of a request.
 #[derive(Clone, Copy)]
-pub enum Way {
+pub(super) enum Way {
     /// Each request to the next node, by the test itself.
     EachToTheNextNode,
     /// Through the demo's front, which also rotates and skips dead nodes.
@@ -22,7 +22,7 @@ pub enum Way {
 }
 
 impl Way {
-    pub fn of(self, demo: &Demo, url: &str) -> String {
+    pub(super) fn of(self, demo: &Demo, url: &str) -> String {
         match self {
             Self::EachToTheNextNode => demo.at_next_node(url),
             Self::Front => url.to_owned(),
@@ -32,7 +32,7 @@ impl Way {
 }
 
 /// The result of a login.
-pub struct SignedIn {
+pub(super) struct SignedIn {
     pub browser: reqwest::Client,
     pub code: String,
     pub verifier: String,
@@ -41,7 +41,7 @@ pub struct SignedIn {
 }
 
 /// Discovery, authorize, password, code, token with a verified ID token, userinfo, refresh.
-pub async fn sign_in(demo: &Demo, way: Way) -> anyhow::Result<SignedIn> {
+pub(super) async fn sign_in(demo: &Demo, way: Way) -> anyhow::Result<SignedIn> {
     let plain = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
     let http = |mut request: HttpRequest| {
         let plain = plain.clone();
@@ -102,7 +102,7 @@ pub async fn sign_in(demo: &Demo, way: Way) -> anyhow::Result<SignedIn> {
 }
 
 /// Uses a refresh token; returns its successor.
-pub async fn refresh(demo: &Demo, way: Way, token: &str) -> anyhow::Result<String> {
+pub(super) async fn refresh(demo: &Demo, way: Way, token: &str) -> anyhow::Result<String> {
     let client = &demo.cluster.client;
     let form = [("grant_type", "refresh_token"), ("refresh_token", token)];
     let reply = browser()
@@ -118,7 +118,12 @@ pub async fn refresh(demo: &Demo, way: Way, token: &str) -> anyhow::Result<Strin
 }
 
 /// Redeems a code by hand; returns the status and the body.
-pub async fn redeem(demo: &Demo, way: Way, code: &str, verifier: &str) -> anyhow::Result<(u16, String)> {
+pub(super) async fn redeem(
+    demo: &Demo,
+    way: Way,
+    code: &str,
+    verifier: &str,
+) -> anyhow::Result<(u16, String)> {
     let client = &demo.cluster.client;
     let form = [
         ("grant_type", "authorization_code"),
@@ -136,7 +141,7 @@ pub async fn redeem(demo: &Demo, way: Way, code: &str, verifier: &str) -> anyhow
 }
 
 /// A user signs in with a password and returns with a code.
-pub async fn password_login(
+pub(super) async fn password_login(
     demo: &Demo,
     way: Way,
     person: &reqwest::Client,

@@ -20,14 +20,14 @@ use super::{
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// `conclave` with these arguments.
-pub fn conclave(args: &[&str]) -> Command {
+pub(super) fn conclave(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_conclave"));
     command.args(args);
     command
 }
 
 /// Its result as JSON, or its standard error if it failed.
-pub fn json(args: &[&str]) -> Result<Value, String> {
+pub(super) fn json(args: &[&str]) -> Result<Value, String> {
     let output = conclave(args).args(["-o", "json"]).output().unwrap();
     if output.status.success() {
         return Ok(serde_json::from_slice(&output.stdout).unwrap());
@@ -36,15 +36,15 @@ pub fn json(args: &[&str]) -> Result<Value, String> {
 }
 
 /// A separate node, killed when dropped.
-pub struct Serving(Child);
+pub(super) struct Serving(Child);
 
 impl Serving {
-    pub fn start(config: &str, log: &Path) -> Self {
+    pub(super) fn start(config: &str, log: &Path) -> Self {
         Self::start_with(config, log, &[])
     }
 
     /// Like `start`, with this environment.
-    pub fn start_with(config: &str, log: &Path, environment: &[(&str, String)]) -> Self {
+    pub(super) fn start_with(config: &str, log: &Path, environment: &[(&str, String)]) -> Self {
         let log = std::fs::File::create(log).unwrap();
         let error = log.try_clone().unwrap();
         Self(
@@ -67,39 +67,39 @@ impl Drop for Serving {
 }
 
 /// A demo whose data stays when it is killed, and the files around it.
-pub struct House {
+pub(super) struct House {
     pub demo: Demo,
     dir: tempfile::TempDir,
 }
 
 impl House {
-    pub fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self::start_with(&[])
     }
 
     /// Like `start`, with these settings in the environment of every node.
-    pub fn start_with(settings: &[(&str, &str)]) -> Self {
+    pub(super) fn start_with(settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("demo");
         let demo = Demo::start_with(&["--data", data.to_str().unwrap()], settings);
         Self { demo, dir }
     }
 
-    pub fn config(&self, node: u64) -> String {
+    pub(super) fn config(&self, node: u64) -> String {
         self.dir.path().join(format!("demo/node-{node}.toml")).display().to_string()
     }
 
-    pub fn file(&self, name: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// The address of the first machine's cluster listener, from the demo's port scheme.
-    pub fn first_address(&self) -> String {
+    pub(super) fn first_address(&self) -> String {
         let http = self.demo.cluster.nodes[0].http.rsplit(':').next().unwrap().parse::<u16>().unwrap();
         format!("127.0.0.1:{}", http + 20)
     }
 
-    pub fn api(&self) -> AdminClient {
+    pub(super) fn api(&self) -> AdminClient {
         let endpoints = self.demo.cluster.nodes.iter().map(|node| node.api.as_str());
         AdminClient::builder()
             .endpoints(endpoints)
@@ -108,7 +108,7 @@ impl House {
             .unwrap()
     }
 
-    pub fn save(&self, name: &str) -> String {
+    pub(super) fn save(&self, name: &str) -> String {
         let file = self.file(name).display().to_string();
         let api = &self.demo.cluster.nodes[0].api;
         json(&[
@@ -126,16 +126,16 @@ impl House {
         file
     }
 
-    pub async fn user(&self, name: &str) -> Option<v1::User> {
+    pub(super) async fn user(&self, name: &str) -> Option<v1::User> {
         self.api().users().get(v1::GetUserRequest { user: name.into() }).await.ok()
     }
 
-    pub async fn create(&self, name: &str) {
+    pub(super) async fn create(&self, name: &str) {
         let command = v1::CreateUserRequest { username: name.into(), ..Default::default() };
         self.api().users().create(command).await.unwrap();
     }
 
-    pub async fn ready(&self, nodes: &[u64]) {
+    pub(super) async fn ready(&self, nodes: &[u64]) {
         let deadline = Instant::now() + LIMIT;
         for node in self.demo.cluster.nodes.iter().filter(|node| nodes.contains(&node.id)) {
             loop {
@@ -150,7 +150,7 @@ impl House {
     }
 
     /// True if the node at this index still accepts the browser's session.
-    pub async fn knows(&self, node: usize, person: &SignedIn) -> bool {
+    pub(super) async fn knows(&self, node: usize, person: &SignedIn) -> bool {
         let home = format!("{}/", self.demo.cluster.nodes[node].http);
         person.browser.get(home).send().await.unwrap().status() == 200
     }

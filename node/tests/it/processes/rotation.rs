@@ -67,7 +67,7 @@ async fn leaders_are_killed_and_no_login_session_or_code_is_lost() {
     assert!(digests.iter().all(|d| *d == digests[0]), "{digests:?}");
 }
 
-pub async fn log_in_until(demo: Arc<Demo>, over: Arc<AtomicBool>, logins: Arc<AtomicUsize>) {
+pub(super) async fn log_in_until(demo: Arc<Demo>, over: Arc<AtomicBool>, logins: Arc<AtomicUsize>) {
     while !over.load(Ordering::Relaxed) {
         let signed_in =
             sign_in(&demo, Way::Front).await.unwrap_or_else(|e| panic!("a login was lost: {e:#}"));
@@ -79,7 +79,11 @@ pub async fn log_in_until(demo: Arc<Demo>, over: Arc<AtomicBool>, logins: Arc<At
 }
 
 /// Opens the home page repeatedly: a signed-in user never sees the login page.
-pub async fn stay_signed_in(demo: Arc<Demo>, browser: reqwest::Client, over: Arc<AtomicBool>) -> usize {
+pub(super) async fn stay_signed_in(
+    demo: Arc<Demo>,
+    browser: reqwest::Client,
+    over: Arc<AtomicBool>,
+) -> usize {
     let mut visits = 0;
     let mut pause = tokio::time::interval(Duration::from_millis(100));
     while !over.load(Ordering::Relaxed) {

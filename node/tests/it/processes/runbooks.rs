@@ -10,13 +10,13 @@ use super::{
 };
 
 /// A runbook, and the set of its commands that have been run.
-pub struct Runbook {
+pub(super) struct Runbook {
     commands: Vec<String>,
     run: BTreeSet<String>,
 }
 
 impl Runbook {
-    pub fn open(name: &str) -> Self {
+    pub(super) fn open(name: &str) -> Self {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../deploy/runbooks").join(name);
         let text = std::fs::read_to_string(path).unwrap();
         let shell = text.split("```").skip(1).step_by(2).filter_map(|block| block.strip_prefix("sh\n"));
@@ -40,7 +40,7 @@ impl Runbook {
 
     /// Runs the command and returns its output.
     #[track_caller]
-    pub fn step(&mut self, house: &House, machine: u64, line: &str) -> String {
+    pub(super) fn step(&mut self, house: &House, machine: u64, line: &str) -> String {
         self.step_with(house, machine, line, &[])
     }
 
@@ -60,7 +60,7 @@ impl Runbook {
     }
 
     #[track_caller]
-    pub fn end(self) {
+    pub(super) fn end(self) {
         let left: Vec<_> = self.commands.iter().filter(|command| !self.run.contains(*command)).collect();
         assert!(left.is_empty(), "never run: {left:#?}");
     }

@@ -65,7 +65,7 @@ fn lines(spelling: &str, name: &str) -> String {
 }
 
 /// Sends a request with these raw headers and returns the status.
-pub async fn status(proxy: &Proxy, cookie: &str, more: &str) -> u16 {
+pub(super) async fn status(proxy: &Proxy, cookie: &str, more: &str) -> u16 {
     let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).await.unwrap();
     let cookie = if cookie.is_empty() { String::new() } else { format!("Cookie: {cookie}\r\n") };
     let head = format!(
@@ -169,7 +169,7 @@ fn told(outcome: &Outcome) -> String {
 }
 
 /// Signs in at the application behind this proxy and returns the cookies that the browser then sends.
-pub async fn cookie_at(demo: &Demo, proxy: &Proxy) -> String {
+pub(super) async fn cookie_at(demo: &Demo, proxy: &Proxy) -> String {
     let admin = &demo.cluster.admin;
     let jar = Arc::new(Jar::default());
     let browser = proxy.browser_with(Arc::clone(&jar));

@@ -20,7 +20,7 @@ use serde::Deserialize;
 const LIMIT: Duration = Duration::from_mins(1);
 
 #[derive(Deserialize)]
-pub struct Described {
+pub(super) struct Described {
     pub base_port: u16,
     pub front: String,
     pub issuer: String,
@@ -30,7 +30,7 @@ pub struct Described {
 }
 
 #[derive(Clone, Deserialize)]
-pub struct Node {
+pub(super) struct Node {
     pub id: u64,
     pub http: String,
     pub api: String,
@@ -38,14 +38,14 @@ pub struct Node {
 }
 
 #[derive(Deserialize)]
-pub struct Admin {
+pub(super) struct Admin {
     pub username: String,
     pub password: String,
     pub token: String,
 }
 
 #[derive(Deserialize)]
-pub struct Client {
+pub(super) struct Client {
     #[serde(rename = "client_id")]
     pub id: String,
     #[serde(rename = "client_secret")]
@@ -54,7 +54,7 @@ pub struct Client {
 }
 
 /// `conclave demo --json`, stopped when dropped.
-pub struct Demo {
+pub(super) struct Demo {
     child: Child,
     pub cluster: Described,
     next: AtomicUsize,
@@ -63,12 +63,12 @@ pub struct Demo {
 
 impl Demo {
     /// Starts a demo on free ports.
-    pub fn start(more: &[&str]) -> Self {
+    pub(super) fn start(more: &[&str]) -> Self {
         Self::start_with(more, &[])
     }
 
     /// Like `start`, with these settings in the environment of every node.
-    pub fn start_with(more: &[&str], settings: &[(&str, &str)]) -> Self {
+    pub(super) fn start_with(more: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_conclave"))
             .args(["demo", "--json", "--base-port", "0"])
             .args(more)
@@ -85,12 +85,12 @@ impl Demo {
     }
 
     /// A free port for a program that the test runs beside the demo. Offsets are below 99.
-    pub fn own_port(&self, offset: u16) -> u16 {
+    pub(super) fn own_port(&self, offset: u16) -> u16 {
         self.own_ports.base() + offset
     }
 
     /// Kills every process of it, like a power cut.
-    pub fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         let pids: Vec<_> = self.cluster.nodes.iter().filter_map(|node| self.pid_of(node.id)).collect();
         // The nodes first: a node whose demo ends would stop in order.
         for pid in pids {
@@ -101,7 +101,7 @@ impl Demo {
     }
 
     /// The output of the command line tool, with an administrator's token.
-    pub fn conclave(&self, args: &[&str]) -> serde_json::Value {
+    pub(super) fn conclave(&self, args: &[&str]) -> serde_json::Value {
         let api: Vec<&str> = self.cluster.nodes.iter().map(|node| node.api.as_str()).collect();
         let output = Command::new(env!("CARGO_BIN_EXE_conclave"))
             .args(args)
@@ -115,7 +115,7 @@ impl Demo {
     }
 
     /// That URL, at the next node instead of the front.
-    pub fn at_next_node(&self, url: &str) -> String {
+    pub(super) fn at_next_node(&self, url: &str) -> String {
         let path =
             url.strip_prefix(&self.cluster.front).unwrap_or_else(|| panic!("{url} is not of this cluster"));
         let nodes = &self.cluster.nodes;
@@ -124,7 +124,7 @@ impl Demo {
     }
 
     /// The leader, as reported by the nodes that respond.
-    pub async fn leader(&self) -> Option<u64> {
+    pub(super) async fn leader(&self) -> Option<u64> {
         for node in &self.cluster.nodes {
             let url = format!("{}/healthz/ready", node.http);
             let Ok(reply) = browser().get(url).timeout(Duration::from_secs(1)).send().await else { continue };
@@ -138,7 +138,7 @@ impl Demo {
     }
 
     /// The id of the process that runs this node now.
-    pub fn pid_of(&self, node: u64) -> Option<u32> {
+    pub(super) fn pid_of(&self, node: u64) -> Option<u32> {
         let config = format!("node-{node}.toml");
         let dir = self.cluster.nodes[0].data_dir.parent().unwrap().join(config);
         let output =
@@ -147,7 +147,7 @@ impl Demo {
     }
 
     /// Waits until every node is ready.
-    pub async fn all_ready(&self) {
+    pub(super) async fn all_ready(&self) {
         let deadline = Instant::now() + LIMIT;
         for node in &self.cluster.nodes {
             let url = format!("{}/healthz/ready", node.http);
@@ -163,7 +163,7 @@ impl Demo {
     }
 
     /// Applied index and digest of every node, requested from one node, once all are at one index.
-    pub async fn digests(&self) -> Vec<(u64, String)> {
+    pub(super) async fn digests(&self) -> Vec<(u64, String)> {
         use conclave_proto::admin::v1::{GetStatusRequest, cluster_service_client::ClusterServiceClient};
         let deadline = Instant::now() + LIMIT;
         loop {
@@ -191,30 +191,30 @@ impl Drop for Demo {
     }
 }
 
-pub fn kill_9(pid: u32) {
+pub(super) fn kill_9(pid: u32) {
     assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
 }
 
 /// Keeps cookies, follows no redirect.
-pub fn browser() -> reqwest::Client {
+pub(super) fn browser() -> reqwest::Client {
     browser_with(&Arc::default())
 }
 
 /// Like `browser`, with cookies that a test can read.
-pub fn browser_with(jar: &Arc<Jar>) -> reqwest::Client {
+pub(super) fn browser_with(jar: &Arc<Jar>) -> reqwest::Client {
     let builder = reqwest::Client::builder().cookie_provider(Arc::clone(jar));
     let builder = builder.redirect(reqwest::redirect::Policy::none());
     builder.timeout(Duration::from_secs(15)).build().unwrap()
 }
 
 /// The value of a hidden field.
-pub fn field(page: &str, name: &str) -> String {
+pub(crate) fn field(page: &str, name: &str) -> String {
     let marker = format!("name=\"{name}\" value=\"");
     let start = page.find(&marker).unwrap_or_else(|| panic!("no field {name} in: {page}")) + marker.len();
     page[start..].split('"').next().unwrap().to_owned()
 }
 
-pub fn location(reply: &reqwest::Response) -> String {
+pub(super) fn location(reply: &reqwest::Response) -> String {
     let location = reply.headers().get("location").unwrap_or_else(|| panic!("no Location: {reply:?}"));
     location.to_str().unwrap().to_owned()
 }

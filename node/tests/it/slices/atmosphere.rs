@@ -18,12 +18,12 @@ use super::{
     site::{Browser, PASSWORD, Page, Site, digest},
 };
 
-pub const NAME: &str = "atmosphere";
+pub(crate) const NAME: &str = "atmosphere";
 
 /// A fault that is injected into the network.
 type Change = Box<dyn FnOnce(&Network)>;
 
-pub fn listed(dids: &[&str], handles: &[&str]) -> UpstreamRule {
+pub(crate) fn listed(dids: &[&str], handles: &[&str]) -> UpstreamRule {
     let admission = UpstreamAdmission::Listed;
     UpstreamRule {
         admission: admission.into(),
@@ -33,7 +33,7 @@ pub fn listed(dids: &[&str], handles: &[&str]) -> UpstreamRule {
     }
 }
 
-pub fn settings(network: &Network) -> impl Fn(&mut conclave_auth::Settings) + use<> {
+pub(crate) fn settings(network: &Network) -> impl Fn(&mut conclave_auth::Settings) + use<> {
     let (url, nameserver) = (network.url.clone(), network.nameserver);
     move |settings| {
         settings.outbound.allow = vec!["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
@@ -44,7 +44,7 @@ pub fn settings(network: &Network) -> impl Fn(&mut conclave_auth::Settings) + us
 }
 
 /// A site that admits these users, and the network with an account for alice.
-pub async fn site(rule: UpstreamRule) -> (Site, Arc<Network>) {
+pub(crate) async fn site(rule: UpstreamRule) -> (Site, Arc<Network>) {
     let network = Network::start().await;
     network.account(&did(0), "alice.test");
     let site = Site::of(TestNode::start_with(settings(&network)).await);
@@ -53,7 +53,7 @@ pub async fn site(rule: UpstreamRule) -> (Site, Arc<Network>) {
     (site, network)
 }
 
-pub async fn add(site: &Site, rule: UpstreamRule) {
+pub(crate) async fn add(site: &Site, rule: UpstreamRule) {
     let upstream = Upstream {
         name: NAME.into(),
         display_name: "Atmosphere".into(),
@@ -64,13 +64,13 @@ pub async fn add(site: &Site, rule: UpstreamRule) {
     site.node.propose(Body::CreateUpstream(CreateUpstream { upstream: Some(upstream) })).await.unwrap();
 }
 
-pub async fn anybody() -> (Site, Arc<Network>) {
+pub(crate) async fn anybody() -> (Site, Arc<Network>) {
     site(UpstreamRule { admission: UpstreamAdmission::Any.into(), ..UpstreamRule::default() }).await
 }
 
 impl Site {
     /// The page for the handle, in a login that begins at `path`.
-    pub async fn atmosphere_page(&self, browser: &mut Browser, path: &str) -> Page {
+    pub(crate) async fn atmosphere_page(&self, browser: &mut Browser, path: &str) -> Page {
         let mut page = self.get(browser, path).await;
         while page.status.is_redirection() {
             let next = page.location();
@@ -84,31 +84,31 @@ impl Site {
         page
     }
 
-    pub async fn typed(&self, browser: &mut Browser, page: &Page, handle: &str) -> Page {
+    pub(crate) async fn typed(&self, browser: &mut Browser, page: &Page, handle: &str) -> Page {
         let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
         self.post(browser, "/atproto/start", &[("ticket", &ticket), ("csrf", &csrf), ("handle", handle)])
             .await
     }
 
     /// Redirects to the user's server.
-    pub async fn start_login_as(&self, browser: &mut Browser, handle: &str) -> Page {
+    pub(crate) async fn start_login_as(&self, browser: &mut Browser, handle: &str) -> Page {
         let page = self.atmosphere_page(browser, "/").await;
         self.typed(browser, &page, handle).await
     }
 
-    pub async fn open_callback(&self, browser: &mut Browser, query: &str) -> Page {
+    pub(crate) async fn open_callback(&self, browser: &mut Browser, query: &str) -> Page {
         self.get(browser, &format!("/atproto/callback?{query}")).await
     }
 
     /// A whole sign-in: start, authorization and callback.
-    pub async fn signs_in_as(&self, browser: &mut Browser, network: &Network, handle: &str) -> Page {
+    pub(crate) async fn signs_in_as(&self, browser: &mut Browser, network: &Network, handle: &str) -> Page {
         let away = self.start_login_as(browser, handle).await;
         assert_eq!(away.status, StatusCode::SEE_OTHER, "{}", away.text);
         self.open_callback(browser, &network.allows(&away.location())).await
     }
 
     /// The account that the home page shows as signed in.
-    pub async fn at_home(&self, browser: &mut Browser) -> Option<String> {
+    pub(crate) async fn at_home(&self, browser: &mut Browser) -> Option<String> {
         let page = self.get(browser, "/").await;
         (page.status == StatusCode::OK).then(|| page.shown("account"))
     }
@@ -119,7 +119,7 @@ impl Site {
 }
 
 /// The error code of the page.
-pub fn code_of(page: &Page) -> String {
+pub(crate) fn code_of(page: &Page) -> String {
     let of_form =
         page.text.split("data-code=\"").nth(1).map(|rest| rest.split('"').next().unwrap().to_owned());
     of_form.unwrap_or_else(|| page.shown("error-code"))
@@ -738,7 +738,7 @@ async fn a_server_that_is_down_is_named_as_what_it_is_and_nothing_else_suffers()
     assert_eq!(site.at_home(&mut ada).await.as_deref(), Some("ada"));
 }
 
-pub fn public(settings: &mut conclave_auth::Settings) {
+pub(crate) fn public(settings: &mut conclave_auth::Settings) {
     let environment = Environment::of([("CONCLAVE_HTTP__PUBLIC_URL", "https://id.example.com")]);
     let config = Config::from_sources(None, &environment).unwrap();
     settings.public_url = config.http.public_url().unwrap();

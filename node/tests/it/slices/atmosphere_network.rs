@@ -34,7 +34,7 @@ use super::site::digest;
 
 /// The responses to return, in addition to or in place of the valid ones.
 #[derive(Default)]
-pub struct Script {
+pub(crate) struct Script {
     /// Members of the DID document, by DID.
     pub documents: BTreeMap<String, Map<String, Value>>,
     /// TXT records by name, without the trailing dot.
@@ -69,7 +69,7 @@ pub struct Script {
     codes: BTreeMap<String, String>,
 }
 
-pub struct Network {
+pub(crate) struct Network {
     pub url: String,
     pub nameserver: SocketAddr,
     pub script: Mutex<Script>,
@@ -90,7 +90,7 @@ type Event = Box<dyn FnOnce() + Send>;
 
 /// The kinds of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub(crate) enum Asked {
     /// The metadata of the authorization server.
     Server,
     /// A token for a code, with an accepted proof.
@@ -102,12 +102,12 @@ pub enum Asked {
 const NONCE: &str = "a nonce of the server";
 
 /// 24 characters of base32.
-pub fn did(n: u8) -> String {
+pub(crate) fn did(n: u8) -> String {
     format!("did:plc:{}", (b'a' + n) as char).chars().chain(std::iter::repeat_n('z', 23)).collect()
 }
 
 impl Network {
-    pub async fn start() -> Arc<Self> {
+    pub(crate) async fn start() -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -142,7 +142,7 @@ impl Network {
     }
 
     /// Stops the servers: no request is answered any more.
-    pub async fn stop(&self) {
+    pub(crate) async fn stop(&self) {
         let servers = std::mem::take(&mut *self.servers.lock().unwrap());
         for server in servers {
             server.abort();
@@ -151,12 +151,12 @@ impl Network {
     }
 
     /// Runs an event before the response to the next request of this kind.
-    pub fn before(&self, asked: Asked, happens: impl FnOnce() + Send + 'static) {
+    pub(crate) fn before(&self, asked: Asked, happens: impl FnOnce() + Send + 'static) {
         *self.before.lock().unwrap() = Some((asked, Box::new(happens)));
     }
 
     /// True if the event did not run.
-    pub fn waits(&self) -> bool {
+    pub(crate) fn waits(&self) -> bool {
         self.before.lock().unwrap().is_some()
     }
 
@@ -167,12 +167,12 @@ impl Network {
         }
     }
 
-    pub fn says(&self, change: impl FnOnce(&mut Script)) {
+    pub(crate) fn says(&self, change: impl FnOnce(&mut Script)) {
         change(&mut self.script.lock().unwrap());
     }
 
     /// Adds an account: DID and handle, each naming the other.
-    pub fn account(&self, did: &str, handle: &str) {
+    pub(crate) fn account(&self, did: &str, handle: &str) {
         let document = json!({
             "@context": ["https://www.w3.org/ns/did/v1"],
             "id": did,
@@ -187,7 +187,7 @@ impl Network {
     }
 
     /// Sets the public profile of this account.
-    pub fn shows(&self, did: &str, name: &str, picture: Option<(&str, Vec<u8>)>) {
+    pub(crate) fn shows(&self, did: &str, name: &str, picture: Option<(&str, Vec<u8>)>) {
         let mut value = json!({"$type": "app.bsky.actor.profile", "displayName": name});
         if let Some((cid, bytes)) = picture {
             let size = bytes.len();
@@ -200,20 +200,20 @@ impl Network {
     }
 
     /// The user consents at `address`; returns the query of the callback.
-    pub fn allows(&self, address: &str) -> String {
+    pub(crate) fn allows(&self, address: &str) -> String {
         let (state, code) = self.answers(address);
         super::site::encoded(&[("state", &state), ("iss", &self.url), ("code", &code)])
     }
 
     /// Like `allows`, but for this account, even if another one signs in later.
-    pub fn allows_as(&self, address: &str, did: &str) -> String {
+    pub(crate) fn allows_as(&self, address: &str, did: &str) -> String {
         let (state, code) = self.answers(address);
         self.says(|script| drop(script.signed_in.insert(code.clone(), did.to_owned())));
         super::site::encoded(&[("state", &state), ("iss", &self.url), ("code", &code)])
     }
 
     /// `state` and a code for the request that is named at `address`.
-    pub fn answers(&self, address: &str) -> (String, String) {
+    pub(crate) fn answers(&self, address: &str) -> (String, String) {
         let url = url::Url::parse(address).unwrap();
         assert!(address.starts_with(&format!("{}/authorize?", self.url)), "{address}");
         let of = |name: &str| url.query_pairs().find(|(n, _)| n == name).map(|(_, value)| value.into_owned());
@@ -228,13 +228,13 @@ impl Network {
     }
 
     /// The parameters of the last pushed request.
-    pub fn last_pushed(&self) -> BTreeMap<String, String> {
+    pub(crate) fn last_pushed(&self) -> BTreeMap<String, String> {
         self.script.lock().unwrap().pushed.values().next_back().unwrap().clone()
     }
 }
 
 /// A nameserver of TXT records.
-pub async fn names(socket: UdpSocket, records: impl Fn(&str) -> Vec<String>) {
+pub(crate) async fn names(socket: UdpSocket, records: impl Fn(&str) -> Vec<String>) {
     let mut buffer = [0; 1_500];
     while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
         let Ok(question) = Message::from_bytes(&buffer[..length]) else { continue };

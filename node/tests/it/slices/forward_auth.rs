@@ -8,14 +8,14 @@ use http::{HeaderValue, Request, StatusCode};
 use super::site::{Browser, PASSWORD, Page, Site};
 
 /// A check as the proxy at 10.0.0.1 sends it for `https://app.test/page?q=1`, changed by `with`.
-pub struct Check {
+pub(super) struct Check {
     pub method: &'static str,
     pub path: &'static str,
     pub headers: Vec<(String, String)>,
 }
 
 impl Check {
-    pub fn of(dialect: &str) -> Self {
+    pub(super) fn of(dialect: &str) -> Self {
         let (path, pairs): (_, &[(&str, &str)]) = match dialect {
             "nginx" => (
                 "/auth/nginx",
@@ -34,18 +34,18 @@ impl Check {
         }
     }
 
-    pub fn set(mut self, name: &str, value: &str) -> Self {
+    pub(super) fn set(mut self, name: &str, value: &str) -> Self {
         self.headers.retain(|(known, _)| known != name);
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub fn add(mut self, name: &str, value: &str) -> Self {
+    pub(super) fn add(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    pub fn at(self, path: &'static str) -> Self {
+    pub(super) fn at(self, path: &'static str) -> Self {
         Self { path, ..self }
     }
 
@@ -53,12 +53,12 @@ impl Check {
         Self { method, ..self }
     }
 
-    pub fn without(mut self, name: &str) -> Self {
+    pub(super) fn without(mut self, name: &str) -> Self {
         self.headers.retain(|(known, _)| known != name);
         self
     }
 
-    pub async fn send(self, site: &Site, cookie: &str) -> Page {
+    pub(super) async fn send(self, site: &Site, cookie: &str) -> Page {
         self.send_from(site, "10.0.0.1", cookie).await
     }
 
@@ -66,7 +66,7 @@ impl Check {
         site.send(peer, self.request(cookie)).await
     }
 
-    pub fn request(&self, cookie: &str) -> Request<Body> {
+    pub(super) fn request(&self, cookie: &str) -> Request<Body> {
         let mut request = Request::builder().method(self.method).uri(self.path);
         for (name, value) in &self.headers {
             request = request.header(name, value);
@@ -86,7 +86,7 @@ const FORWARDED: &[(&str, &str)] = &[
 ];
 
 /// Signs `user` in through the whole round trip and returns the cookie of the application's host.
-pub async fn cookie_of(site: &Site, user: &str) -> Result<String, Page> {
+pub(super) async fn cookie_of(site: &Site, user: &str) -> Result<String, Page> {
     let denied = Check::of("traefik").send(site, "").await;
     assert_eq!(denied.status, StatusCode::FOUND);
     let start = denied.location();

@@ -1,10 +1,10 @@
 //! The slices through the real router, on one node whose clock moves only when a test advances it.
 
-pub mod atmosphere;
+pub(crate) mod atmosphere;
 mod atmosphere_crowds;
 mod atmosphere_doors;
 mod atmosphere_keys;
-pub mod atmosphere_network;
+pub(crate) mod atmosphere_network;
 mod atmosphere_profile;
 mod client_documents;
 mod conformance;
@@ -16,7 +16,7 @@ mod forward_auth_urls;
 mod garbled;
 mod lockout;
 mod login;
-pub mod mtls;
+pub(crate) mod mtls;
 mod names;
 mod oidc;
 mod oidc_assertions;
@@ -32,7 +32,7 @@ mod policies;
 mod recovery;
 mod roads;
 mod single_use;
-pub mod site;
+pub(crate) mod site;
 mod strengthen;
 mod upstream;
 mod upstream_provider;

@@ -34,17 +34,17 @@ use tokio_util::sync::CancellationToken;
 use super::site::{Browser, PASSWORD, REDIRECT_URI, Site, digest, encoded, redemption};
 
 /// A certificate and its key.
-pub struct Own {
+pub(crate) struct Own {
     pub der: CertificateDer<'static>,
     pub key: KeyPair,
 }
 
-pub struct Authority {
+pub(crate) struct Authority {
     params: CertificateParams,
     key: KeyPair,
 }
 
-pub fn params(name: &str) -> CertificateParams {
+pub(crate) fn params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
     params.distinguished_name.push(DnType::CommonName, name);
     params.extended_key_usages =
@@ -58,24 +58,24 @@ fn self_signed(name: &str) -> Own {
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self { params, key: KeyPair::generate().unwrap() }
     }
 
-    pub fn pem(&self) -> String {
+    pub(crate) fn pem(&self) -> String {
         pem("CERTIFICATE", self.params.self_signed(&self.key).unwrap().der())
     }
 
-    pub fn issue(&self, params: &CertificateParams) -> Own {
+    pub(crate) fn issue(&self, params: &CertificateParams) -> Own {
         let key = KeyPair::generate().unwrap();
         let issuer = Issuer::from_params(&self.params, &self.key);
         Own { der: params.signed_by(&key, &issuer).unwrap().der().clone(), key }
     }
 }
 
-pub fn pem(label: &str, der: &[u8]) -> String {
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(der))
 }
 

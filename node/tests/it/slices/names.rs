@@ -17,7 +17,7 @@ use super::{
 use crate::admin::{by_operator, channel, refusal};
 
 /// Sets the e-mail address of a user.
-pub async fn address(site: &Site, username: &str, email: &str, verified: bool) {
+pub(super) async fn address(site: &Site, username: &str, email: &str, verified: bool) {
     let user = site.node.cluster().view().user_by_name(username).unwrap().id;
     let command = UpdateUser {
         user_id: user.to_vec(),

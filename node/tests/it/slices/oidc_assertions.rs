@@ -14,12 +14,12 @@ use super::{
     site::{Page, SECRET, Site, basic},
 };
 
-pub fn client_key(alg: Alg) -> JwtSigningKey {
+pub(super) fn client_key(alg: Alg) -> JwtSigningKey {
     let entropy = conclave_base::runtime::testing::SeededEntropy::new(77);
     JwtSigningKey::from_pkcs8(alg, &JwtSigningKey::generate_pkcs8(alg, &*entropy).unwrap()).unwrap()
 }
 
-pub fn signing_client(id: &str, keys: &[&JwtSigningKey], algorithm: SigningAlgorithm) -> CreateClient {
+pub(super) fn signing_client(id: &str, keys: &[&JwtSigningKey], algorithm: SigningAlgorithm) -> CreateClient {
     let jwks = json!({"keys": keys.iter().map(|key| key.public_jwk()).collect::<Vec<_>>()});
     let tokens = ClientTokens {
         jwks: jwks.to_string().into_bytes(),
@@ -36,11 +36,11 @@ pub fn signing_client(id: &str, keys: &[&JwtSigningKey], algorithm: SigningAlgor
 const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const NOW: u64 = START_MS / 1_000;
 
-pub fn assertion(id: &str, jti: &str) -> Value {
+pub(super) fn assertion(id: &str, jti: &str) -> Value {
     json!({"iss": id, "sub": id, "aud": ISSUER, "iat": NOW, "exp": NOW + 60, "jti": jti})
 }
 
-pub async fn asserted(site: &Site, assertion: &str, more: &[(&str, &str)]) -> Page {
+pub(super) async fn asserted(site: &Site, assertion: &str, more: &[(&str, &str)]) -> Page {
     let form = [
         ("grant_type", "client_credentials"),
         ("client_assertion_type", ASSERTION_TYPE),

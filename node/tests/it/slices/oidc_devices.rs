@@ -11,7 +11,7 @@ use super::site::{Browser, PASSWORD, Page, SECRET, Site};
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
-pub async fn start(site: &Site) -> Value {
+pub(super) async fn start(site: &Site) -> Value {
     for client in ["web", "asks"] {
         let types = [GrantType::AuthorizationCode, GrantType::RefreshToken, GrantType::DeviceCode];
         let grant_types = Some(GrantTypes { grant_types: types.map(i32::from).to_vec() });
@@ -25,12 +25,12 @@ pub async fn start(site: &Site) -> Value {
     page.json()
 }
 
-pub async fn poll(site: &Site, client: &str, code: &str) -> Page {
+pub(super) async fn poll(site: &Site, client: &str, code: &str) -> Page {
     site.token(Some((client, SECRET)), &[("grant_type", GRANT), ("device_code", code)]).await
 }
 
 /// Opens the URL from the device, signs in and returns the page that asks for consent.
-pub async fn asked(site: &Site, browser: &mut Browser, started: &Value, username: &str) -> Page {
+pub(super) async fn asked(site: &Site, browser: &mut Browser, started: &Value, username: &str) -> Page {
     let url = started["verification_uri_complete"].as_str().unwrap();
     let page = site.sign_in_at(browser, url, username, PASSWORD).await;
     let page = site.get(browser, &page.location()).await;
@@ -39,7 +39,7 @@ pub async fn asked(site: &Site, browser: &mut Browser, started: &Value, username
     site.post(browser, "/device", &[("csrf", &csrf), ("user_code", &code)]).await
 }
 
-pub async fn answer(site: &Site, browser: &mut Browser, page: &Page, decision: &str) -> Page {
+pub(super) async fn answer(site: &Site, browser: &mut Browser, page: &Page, decision: &str) -> Page {
     let (ticket, csrf) = (page.field("ticket"), page.field("csrf"));
     let form = [("ticket", ticket.as_str()), ("csrf", csrf.as_str()), ("decision", decision)];
     site.post(browser, "/device/answer", &form).await

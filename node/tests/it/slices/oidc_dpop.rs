@@ -21,11 +21,11 @@ use super::{
     site::{Browser, PASSWORD, Page, SECRET, Site, basic, digest, redemption},
 };
 
-pub const TOKEN: &str = "http://127.0.0.1:9000/oidc/token";
-pub const USERINFO: &str = "http://127.0.0.1:9000/oidc/userinfo";
+pub(super) const TOKEN: &str = "http://127.0.0.1:9000/oidc/token";
+pub(super) const USERINFO: &str = "http://127.0.0.1:9000/oidc/userinfo";
 
 /// A client's key, its nonce, and the time in its proofs.
-pub struct Prover {
+pub(super) struct Prover {
     pair: EcdsaKeyPair,
     nonce: String,
     made: AtomicU64,
@@ -34,7 +34,7 @@ pub struct Prover {
 
 impl Prover {
     /// With a nonce, obtained as clients do: from a refusal.
-    pub async fn at(site: &Site) -> Self {
+    pub(super) async fn at(site: &Site) -> Self {
         let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap();
         let prover = Self { pair, nonce: String::new(), made: AtomicU64::new(0), iat: START_MS / 1_000 };
         let page = site
@@ -78,12 +78,12 @@ impl Prover {
         json!({"typ": "dpop+jwt", "alg": "ES256", "jwk": self.jwk()})
     }
 
-    pub fn proof(&self, method: &str, url: &str, token: Option<&str>) -> String {
+    pub(super) fn proof(&self, method: &str, url: &str, token: Option<&str>) -> String {
         self.sign(&self.header(), &self.claims(method, url, token))
     }
 }
 
-pub async fn redeem(site: &Site, code: &str, proof: Option<String>) -> Page {
+pub(super) async fn redeem(site: &Site, code: &str, proof: Option<String>) -> Page {
     let headers: Vec<_> = proof.map(|proof| ("dpop", proof)).into_iter().collect();
     site.call("/oidc/token", &headers, &[&redemption(code)[..], &[("client_id", "spa")]].concat()).await
 }
@@ -94,7 +94,7 @@ async fn refresh(site: &Site, token: &str, proof: Option<String>) -> Page {
     site.call("/oidc/token", &headers, &form).await
 }
 
-pub async fn userinfo(site: &Site, scheme: &str, token: &str, proofs: &[String]) -> Page {
+pub(super) async fn userinfo(site: &Site, scheme: &str, token: &str, proofs: &[String]) -> Page {
     let mut request = Request::get("/oidc/userinfo").header("authorization", format!("{scheme} {token}"));
     for proof in proofs {
         request = request.header("dpop", proof);

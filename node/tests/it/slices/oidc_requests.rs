@@ -83,7 +83,7 @@ async fn form_post_answers_in_a_form_whose_client_may_go_on_anywhere() {
     assert_eq!(posted(&page, "error").as_deref(), Some("login_required"));
 }
 
-pub async fn push(site: &Site, basic: Option<&str>, more: &[(&str, &str)]) -> Page {
+pub(super) async fn push(site: &Site, basic: Option<&str>, more: &[(&str, &str)]) -> Page {
     let url = Site::authorize_url("web", more);
     let query = url.split_once('?').unwrap().1;
     let pairs: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes())
@@ -93,7 +93,7 @@ pub async fn push(site: &Site, basic: Option<&str>, more: &[(&str, &str)]) -> Pa
     site.client_post("/oidc/par", basic, &pairs).await
 }
 
-pub fn named(client: &str, request_uri: &str) -> String {
+pub(super) fn named(client: &str, request_uri: &str) -> String {
     format!(
         "/oidc/authorize?{}",
         super::site::encoded(&[("client_id", client), ("request_uri", request_uri)])

@@ -17,16 +17,16 @@ use serde_json::{Value, json};
 
 use super::site::{Browser, PASSWORD, Page, REDIRECT_URI, SECRET, Site, basic, digest, redemption};
 
-pub const ISSUER: &str = "http://127.0.0.1:9000";
+pub(super) const ISSUER: &str = "http://127.0.0.1:9000";
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 
-pub fn claims(token: &str) -> Value {
+pub(super) fn claims(token: &str) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
 }
 
 /// A client that authenticates with `SECRET` in HTTP Basic, with these settings.
-pub fn client(id: &str, tokens: ClientTokens) -> CreateClient {
+pub(super) fn client(id: &str, tokens: ClientTokens) -> CreateClient {
     CreateClient {
         client_id: id.into(),
         name: id.into(),
@@ -41,11 +41,11 @@ pub fn client(id: &str, tokens: ClientTokens) -> CreateClient {
     }
 }
 
-pub fn with_grants(grant_types: &[GrantType]) -> ClientTokens {
+pub(super) fn with_grants(grant_types: &[GrantType]) -> ClientTokens {
     ClientTokens { grant_types: grant_types.iter().map(|t| i32::from(*t)).collect(), ..Default::default() }
 }
 
-pub async fn register(site: &Site, command: CreateClient) {
+pub(super) async fn register(site: &Site, command: CreateClient) {
     site.node.propose(Command::CreateClient(command)).await.unwrap();
 }
 
@@ -53,7 +53,7 @@ async fn change(site: &Site, change: UpdateClient) {
     site.node.propose(Command::UpdateClient(change)).await.unwrap();
 }
 
-pub async fn own_token(site: &Site, id: &str, more: &[(&str, &str)]) -> Page {
+pub(super) async fn own_token(site: &Site, id: &str, more: &[(&str, &str)]) -> Page {
     let form = [&[("grant_type", "client_credentials")], more].concat();
     site.token(Some((id, SECRET)), &form).await
 }

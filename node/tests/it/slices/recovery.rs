@@ -30,7 +30,7 @@ async fn used(site: &Site, link: &str, password: &str, again: &str) -> Page {
 }
 
 /// Uses a new recovery link of this user.
-pub async fn let_back_in(site: &Site, username: &str, password: &str) {
+pub(super) async fn let_back_in(site: &Site, username: &str, password: &str) {
     let done = used(site, &link(site, username), password, password).await;
     assert_eq!(done.status, StatusCode::SEE_OTHER, "{}", done.text);
 }

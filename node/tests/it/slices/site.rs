@@ -18,21 +18,21 @@ use conclave_web::Pages;
 use http::{HeaderMap, Request, StatusCode};
 use sha2::{Digest as _, Sha256};
 
-pub const REDIRECT_URI: &str = "https://rp.test/cb?kept=1";
-pub const SECRET: &str = "a client secret";
-pub const PASSWORD: &str = "correct horse battery";
-pub const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+pub(crate) const REDIRECT_URI: &str = "https://rp.test/cb?kept=1";
+pub(crate) const SECRET: &str = "a client secret";
+pub(crate) const PASSWORD: &str = "correct horse battery";
+pub(crate) const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 
 /// A node with users `ada` (in `staff`) and `bob`, the client `web` (basic), `spa` (public), `asks` (consent) and the
 /// application on `app.test` for `staff`.
-pub struct Site {
+pub(crate) struct Site {
     pub node: TestNode,
     front: Dispatcher,
     /// Runs only when a test calls it.
     pub reverifier: Reverifier,
 }
 
-pub struct Page {
+pub(crate) struct Page {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub text: String,
@@ -49,7 +49,7 @@ impl Page {
         }
     }
 
-    pub fn location(&self) -> String {
+    pub(crate) fn location(&self) -> String {
         let location = self
             .headers
             .get("location")
@@ -58,28 +58,28 @@ impl Page {
     }
 
     /// A parameter of the Location's query.
-    pub fn parameter(&self, name: &str) -> Option<String> {
+    pub(crate) fn parameter(&self, name: &str) -> Option<String> {
         let url = url::Url::parse("http://127.0.0.1:9000").unwrap().join(&self.location()).unwrap();
         url.query_pairs().find(|(n, _)| n == name).map(|(_, value)| value.into_owned())
     }
 
-    pub fn json(&self) -> serde_json::Value {
+    pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
     }
 
-    pub fn field(&self, name: &str) -> String {
+    pub(crate) fn field(&self, name: &str) -> String {
         crate::processes::field(&self.text, name)
     }
 
     /// The address to which a page redirects by itself.
-    pub fn refresh(&self) -> Option<String> {
+    pub(crate) fn refresh(&self) -> Option<String> {
         let (_, rest) = self.text.split_once("http-equiv=\"refresh\" content=\"0;url=")?;
         let url = rest.split('"').next()?;
         Some(url.replace("&#x2f;", "/").replace("&amp;", "&").replace("&#x3d;", "="))
     }
 
     /// The address of the link with this id.
-    pub fn link(&self, id: &str) -> String {
+    pub(crate) fn link(&self, id: &str) -> String {
         let tag = self
             .text
             .split("<a ")
@@ -90,7 +90,7 @@ impl Page {
     }
 
     /// The text of the element with this id.
-    pub fn shown(&self, id: &str) -> String {
+    pub(crate) fn shown(&self, id: &str) -> String {
         let marker = format!("id=\"{id}\"");
         let start = self.text.find(&marker).unwrap_or_else(|| panic!("no element {id} in: {}", self.text));
         let rest = &self.text[start..];
@@ -99,27 +99,27 @@ impl Page {
 }
 
 #[derive(Default)]
-pub struct Browser {
+pub(crate) struct Browser {
     pub cookies: BTreeMap<String, String>,
 }
 
-pub fn digest(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn digest(bytes: &[u8]) -> Vec<u8> {
     Sha256::digest(bytes).to_vec()
 }
 
-pub fn challenge() -> String {
+pub(crate) fn challenge() -> String {
     URL_SAFE_NO_PAD.encode(digest(VERIFIER.as_bytes()))
 }
 
 impl Site {
-    pub async fn open() -> Self {
+    pub(crate) async fn open() -> Self {
         let site = Self::of(TestNode::start().await);
         site.seed().await;
         site
     }
 
     /// Creates the contents of a site; at any node of a cluster, once.
-    pub async fn seed(&self) {
+    pub(crate) async fn seed(&self) {
         let node = &self.node;
         node.create_user("ada", PASSWORD, &["staff"]).await;
         node.create_user("bob", PASSWORD, &[]).await;
@@ -167,7 +167,7 @@ impl Site {
     }
 
     /// Raises the feature level to that of this build, as a leader does about a second after its start.
-    pub async fn raise_level(&self) {
+    pub(crate) async fn raise_level(&self) {
         let level = conclave_state::level::SUPPORTED;
         if self.node.cluster().view().meta().level >= level {
             return;
@@ -176,13 +176,13 @@ impl Site {
     }
 
     /// The HTTP side of a node that is empty, or one of several.
-    pub fn of(node: TestNode) -> Self {
+    pub(crate) fn of(node: TestNode) -> Self {
         let (front, reverifier) = Self::wired(&node);
         Self { node, front, reverifier }
     }
 
     /// Like a restart: the memory of the HTTP side is lost.
-    pub fn renew(&mut self) {
+    pub(crate) fn renew(&mut self) {
         (self.front, self.reverifier) = Self::wired(&self.node);
     }
 
@@ -200,11 +200,11 @@ impl Site {
     }
 
     /// The HTTP side for a listener.
-    pub fn front(&self) -> Dispatcher {
+    pub(crate) fn front(&self) -> Dispatcher {
         self.front.clone()
     }
 
-    pub async fn send(&self, from: &str, request: Request<Body>) -> Page {
+    pub(crate) async fn send(&self, from: &str, request: Request<Body>) -> Page {
         match self.send_short(from, &request).await {
             Some(page) => page,
             None => self.send_long(from, request).await,
@@ -212,23 +212,23 @@ impl Site {
     }
 
     /// The response without the router, if there is one.
-    pub async fn send_short(&self, from: &str, request: &Request<Body>) -> Option<Page> {
+    pub(crate) async fn send_short(&self, from: &str, request: &Request<Body>) -> Option<Page> {
         Some(Page::read(self.front.at_once(request, from.parse().unwrap())?).await)
     }
 
     /// The response of the router, skipping the fast path.
-    pub async fn send_long(&self, from: &str, request: Request<Body>) -> Page {
+    pub(crate) async fn send_long(&self, from: &str, request: Request<Body>) -> Page {
         let peer: SocketAddr = format!("{from}:40000").parse().unwrap();
         Page::read(self.front().route(request, HttpPeer::plain(peer)).await).await
     }
 
-    pub async fn get(&self, browser: &mut Browser, path: &str) -> Page {
+    pub(crate) async fn get(&self, browser: &mut Browser, path: &str) -> Page {
         let path = path.strip_prefix("http://127.0.0.1:9000").unwrap_or(path);
         let request = Request::get(path).header("cookie", browser.header()).body(Body::empty()).unwrap();
         browser.keep(self.send("192.0.2.1", request).await)
     }
 
-    pub async fn post(&self, browser: &mut Browser, path: &str, form: &[(&str, &str)]) -> Page {
+    pub(crate) async fn post(&self, browser: &mut Browser, path: &str, form: &[(&str, &str)]) -> Page {
         let request = Request::post(path)
             .header("cookie", browser.header())
             .header("content-type", "application/x-www-form-urlencoded")
@@ -238,7 +238,7 @@ impl Site {
     }
 
     /// Requests a page as a browser does.
-    pub async fn visit(&self, browser: &mut Browser, path: &str) -> Page {
+    pub(crate) async fn visit(&self, browser: &mut Browser, path: &str) -> Page {
         let path = path.strip_prefix("http://127.0.0.1:9000").unwrap_or(path);
         let request =
             Request::get(path).header("cookie", browser.header()).header("accept", "text/html,*/*;q=0.8");
@@ -246,7 +246,7 @@ impl Site {
     }
 
     /// Sends a form as a browser does.
-    pub async fn submit(&self, browser: &mut Browser, path: &str, form: &[(&str, &str)]) -> Page {
+    pub(crate) async fn submit(&self, browser: &mut Browser, path: &str, form: &[(&str, &str)]) -> Page {
         let request = Request::post(path)
             .header("cookie", browser.header())
             .header("accept", "text/html,*/*;q=0.8")
@@ -257,7 +257,7 @@ impl Site {
     }
 
     /// The final page on this site after redirects, which is the response to a GET.
-    pub async fn walk(&self, browser: &mut Browser, path: &str) -> Page {
+    pub(crate) async fn walk(&self, browser: &mut Browser, path: &str) -> Page {
         let mut page = self.visit(browser, path).await;
         for _ in 0..8 {
             if !page.status.is_redirection() || page.location().starts_with("https://") {
@@ -270,7 +270,7 @@ impl Site {
     }
 
     /// Fills in the login form at `path` and sends it as a browser does.
-    pub async fn send_login(
+    pub(crate) async fn send_login(
         &self,
         browser: &mut Browser,
         path: &str,
@@ -285,7 +285,7 @@ impl Site {
     }
 
     /// Opens a URL that leads to the login page, fills it in and sends it.
-    pub async fn sign_in_at(
+    pub(crate) async fn sign_in_at(
         &self,
         browser: &mut Browser,
         path: &str,
@@ -304,7 +304,7 @@ impl Site {
         self.post(browser, "/login", &form).await
     }
 
-    pub fn authorize_url(client: &str, more: &[(&str, &str)]) -> String {
+    pub(crate) fn authorize_url(client: &str, more: &[(&str, &str)]) -> String {
         let challenge = challenge();
         let mut pairs = vec![
             ("response_type", "code"),
@@ -326,18 +326,18 @@ impl Site {
     }
 
     /// A code for this client, from a login of ada in a new browser.
-    pub async fn code(&self, client: &str, more: &[(&str, &str)]) -> String {
+    pub(crate) async fn code(&self, client: &str, more: &[(&str, &str)]) -> String {
         let page = self
             .sign_in_at(&mut Browser::default(), &Self::authorize_url(client, more), "ada", PASSWORD)
             .await;
         page.parameter("code").unwrap_or_else(|| panic!("{}: {}", page.status, page.location()))
     }
 
-    pub async fn token(&self, basic: Option<(&str, &str)>, form: &[(&str, &str)]) -> Page {
+    pub(crate) async fn token(&self, basic: Option<(&str, &str)>, form: &[(&str, &str)]) -> Page {
         self.token_with(basic, form, None).await
     }
 
-    pub async fn token_with(
+    pub(crate) async fn token_with(
         &self,
         basic: Option<(&str, &str)>,
         form: &[(&str, &str)],
@@ -357,7 +357,7 @@ impl Site {
     }
 
     /// A form that a client posts from its own machine.
-    pub async fn client_post(&self, path: &str, basic: Option<&str>, form: &[(&str, &str)]) -> Page {
+    pub(crate) async fn client_post(&self, path: &str, basic: Option<&str>, form: &[(&str, &str)]) -> Page {
         let mut request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
         if let Some(id) = basic {
             let credentials =
@@ -368,7 +368,7 @@ impl Site {
     }
 
     /// A form to one of the endpoints of clients, with these additional headers.
-    pub async fn call(&self, path: &str, headers: &[(&str, String)], form: &[(&str, &str)]) -> Page {
+    pub(crate) async fn call(&self, path: &str, headers: &[(&str, String)], form: &[(&str, &str)]) -> Page {
         let mut request = Request::post(path).header("content-type", "application/x-www-form-urlencoded");
         for (name, value) in headers {
             request = request.header(*name, value);
@@ -377,27 +377,27 @@ impl Site {
     }
 
     /// Changes a client.
-    pub async fn change(&self, client_id: &str, change: impl FnOnce(&mut UpdateClient)) {
+    pub(crate) async fn change(&self, client_id: &str, change: impl FnOnce(&mut UpdateClient)) {
         let mut command = UpdateClient { client_id: client_id.into(), ..UpdateClient::default() };
         change(&mut command);
         self.node.propose(Command::UpdateClient(command)).await.unwrap();
     }
 
-    pub async fn redeem(&self, client: &str, code: &str) -> Page {
+    pub(crate) async fn redeem(&self, client: &str, code: &str) -> Page {
         self.token(Some((client, SECRET)), &redemption(code)).await
     }
 
-    pub async fn refresh(&self, token: &str) -> Page {
+    pub(crate) async fn refresh(&self, token: &str) -> Page {
         self.token(Some(("web", SECRET)), &[("grant_type", "refresh_token"), ("refresh_token", token)]).await
     }
 
-    pub async fn userinfo(&self, token: &str) -> Page {
+    pub(crate) async fn userinfo(&self, token: &str) -> Page {
         let request = Request::get("/oidc/userinfo").header("authorization", format!("Bearer {token}"));
         self.send("192.0.2.1", request.body(Body::empty()).unwrap()).await
     }
 }
 
-pub fn redemption(code: &str) -> [(&str, &str); 4] {
+pub(crate) fn redemption(code: &str) -> [(&str, &str); 4] {
     [
         ("grant_type", "authorization_code"),
         ("code", code),
@@ -407,13 +407,13 @@ pub fn redemption(code: &str) -> [(&str, &str); 4] {
 }
 
 /// HTTP Basic credentials.
-pub fn basic(id: &str, secret: &str) -> (&'static str, String) {
+pub(crate) fn basic(id: &str, secret: &str) -> (&'static str, String) {
     let credentials =
         base64::engine::general_purpose::STANDARD.encode(format!("{id}:{}", encoded_one(secret)));
     ("authorization", format!("Basic {credentials}"))
 }
 
-pub fn encoded(pairs: &[(&str, &str)]) -> String {
+pub(crate) fn encoded(pairs: &[(&str, &str)]) -> String {
     url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish()
 }
 
@@ -422,7 +422,7 @@ fn encoded_one(text: &str) -> String {
 }
 
 impl Browser {
-    pub fn header(&self) -> String {
+    pub(crate) fn header(&self) -> String {
         self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
     }
 

@@ -28,7 +28,7 @@ use super::site::digest;
 
 /// The signature of an ID token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Signed {
+pub(super) enum Signed {
     Well,
     /// `alg: none`, and no signature.
     Unsigned,
@@ -41,7 +41,7 @@ pub enum Signed {
 }
 
 /// The next responses.
-pub struct Script {
+pub(super) struct Script {
     pub signed: Signed,
     pub key: JwtSigningKey,
     /// The keys that it publishes.
@@ -56,7 +56,7 @@ pub struct Script {
     challenge: String,
 }
 
-pub struct Provider {
+pub(super) struct Provider {
     pub url: String,
     pub script: Mutex<Script>,
     pub documents_asked: AtomicUsize,
@@ -75,13 +75,13 @@ struct Redemption {
     client_secret: String,
 }
 
-pub fn key(seed: u64) -> JwtSigningKey {
+pub(super) fn key(seed: u64) -> JwtSigningKey {
     let pkcs8 = JwtSigningKey::generate_pkcs8(Alg::EdDsa, &*SeededEntropy::new(seed)).unwrap();
     JwtSigningKey::from_pkcs8(Alg::EdDsa, &pkcs8).unwrap()
 }
 
 impl Provider {
-    pub async fn start() -> Arc<Self> {
+    pub(super) async fn start() -> Arc<Self> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
         let key = key(1);
@@ -116,23 +116,23 @@ impl Provider {
     }
 
     /// Stops the server: no request is answered any more.
-    pub async fn stop(&self) {
+    pub(super) async fn stop(&self) {
         let server = self.server.lock().unwrap().take().unwrap();
         server.abort();
         let _ = server.await;
     }
 
     /// Changes its responses.
-    pub fn says(&self, change: impl FnOnce(&mut Script)) {
+    pub(super) fn says(&self, change: impl FnOnce(&mut Script)) {
         change(&mut self.script.lock().unwrap());
     }
 
-    pub fn claims(&self, name: &str, value: Value) {
+    pub(super) fn claims(&self, name: &str, value: Value) {
         self.says(|script| drop(script.claims.insert(name.into(), value)));
     }
 
     /// The user consents at `address`; returns the query of the callback.
-    pub fn allows(&self, address: &str) -> String {
+    pub(super) fn allows(&self, address: &str) -> String {
         let url = url::Url::parse(address).unwrap();
         assert!(address.starts_with(&format!("{}/authorize", self.url)), "{address}");
         let of = |name: &str| {

@@ -16,15 +16,15 @@ use conclave_http::{Fault, RequestId};
 
 use super::site::{Site, fault_of, see_other};
 
-pub const ACTION: &str = "/connections/end";
+pub(super) const ACTION: &str = "/connections/end";
 
 #[derive(Deserialize)]
-pub struct RevokeConsentForm {
+pub(super) struct RevokeConsentForm {
     csrf: String,
     client_id: String,
 }
 
-pub async fn end(
+pub(super) async fn end(
     State(site): State<Arc<Site>>,
     id: RequestId,
     headers: HeaderMap,

@@ -21,20 +21,20 @@ use conclave_http::{ClientInfo, Fault, RequestId};
 use super::site::{Browser, Site, fault_of, fault_of_ticket};
 
 #[derive(Deserialize)]
-pub struct ConsentForm {
+pub(super) struct ConsentForm {
     ticket: String,
     csrf: String,
     decision: String,
 }
 
 #[derive(Deserialize)]
-pub struct ConsentQuery {
+pub(super) struct ConsentQuery {
     #[serde(default)]
     ticket: String,
 }
 
 /// Shows the page at its own address: after a form, and when the browser reloads it.
-pub async fn show(
+pub(super) async fn show(
     State(site): State<Arc<Site>>,
     id: RequestId,
     client: ClientInfo,
@@ -51,7 +51,7 @@ pub async fn show(
     shown.await.unwrap_or_else(|fault: Fault| site.fault(&fault, &id))
 }
 
-pub async fn submit(
+pub(super) async fn submit(
     State(site): State<Arc<Site>>,
     id: RequestId,
     client: ClientInfo,

@@ -43,7 +43,7 @@ const ACTION: &str = "/device";
 const ANSWER: &str = "/device/answer";
 
 #[derive(Deserialize)]
-pub struct DeviceQuery {
+pub(super) struct DeviceQuery {
     #[serde(default)]
     user_code: String,
     #[serde(default)]
@@ -51,20 +51,20 @@ pub struct DeviceQuery {
 }
 
 #[derive(Deserialize)]
-pub struct UserCodeForm {
+pub(super) struct UserCodeForm {
     csrf: String,
     #[serde(default)]
     user_code: String,
 }
 
 #[derive(Deserialize)]
-pub struct DeviceDecisionForm {
+pub(super) struct DeviceDecisionForm {
     ticket: String,
     csrf: String,
     decision: String,
 }
 
-pub async fn show(
+pub(super) async fn show(
     State(site): State<Arc<Site>>,
     id: RequestId,
     headers: HeaderMap,
@@ -122,7 +122,7 @@ fn form_page(
     site.with_browser(browser, Html(site.pages.render(&view)).into_response())
 }
 
-pub async fn submit(
+pub(super) async fn submit(
     State(site): State<Arc<Site>>,
     id: RequestId,
     client: ClientInfo,
@@ -166,7 +166,7 @@ async fn submitted(
 /// The reason why the form is shown again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum DeviceProblem {
+pub(super) enum DeviceProblem {
     TooMany,
     Unknown,
 }
@@ -217,13 +217,13 @@ fn refused(
 }
 
 #[derive(Deserialize)]
-pub struct DeviceConfirmationQuery {
+pub(super) struct DeviceConfirmationQuery {
     #[serde(default)]
     ticket: String,
 }
 
 /// Shows the confirmation page at its own address: after a form, and when the browser reloads it.
-pub async fn confirm(
+pub(super) async fn confirm(
     State(site): State<Arc<Site>>,
     id: RequestId,
     client: ClientInfo,
@@ -334,7 +334,7 @@ fn confirm_page(
     Ok(site.with_browser(browser, Html(site.pages.render(&view)).into_response()))
 }
 
-pub async fn answer(
+pub(super) async fn answer(
     State(site): State<Arc<Site>>,
     id: RequestId,
     client: ClientInfo,

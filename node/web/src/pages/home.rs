@@ -22,7 +22,7 @@ use conclave_http::{ClientInfo, Fault, RequestId};
 
 use super::site::{Browser, Site, fault_of, lines, see_other};
 
-pub async fn show(
+pub(super) async fn show(
     State(site): State<Arc<Site>>,
     id: RequestId,
     client: ClientInfo,

@@ -31,14 +31,14 @@ use super::{
 };
 
 #[derive(Deserialize)]
-pub struct LoginQuery {
+pub(super) struct LoginQuery {
     #[serde(default)]
     ticket: String,
 }
 
 /// The form, field by field.
 #[derive(Deserialize)]
-pub struct LoginForm {
+pub(super) struct LoginForm {
     ticket: String,
     csrf: String,
     #[serde(default)]
@@ -50,7 +50,7 @@ pub struct LoginForm {
 /// Maximum length of an accepted username.
 const MAX_USERNAME_BYTES: usize = 256;
 
-pub async fn show(
+pub(super) async fn show(
     State(site): State<Arc<Site>>,
     id: RequestId,
     client: ClientInfo,
@@ -176,7 +176,7 @@ fn destination(site: &Site, target: &LoginTarget) -> Option<String> {
     }
 }
 
-pub async fn submit(
+pub(super) async fn submit(
     State(site): State<Arc<Site>>,
     id: RequestId,
     client: ClientInfo,
@@ -275,7 +275,7 @@ impl Attempt<'_> {
     }
 
     /// The response after the sign-in: to the client with the code, or to the next page.
-    pub async fn go_on(self, completed: CompletedLogin) -> Result<Response, Fault> {
+    pub(super) async fn go_on(self, completed: CompletedLogin) -> Result<Response, Fault> {
         let trusted_browser = self.site.auth.trusted_browser_after(
             &self.browser.trusted_browser,
             &completed.signed_in,
@@ -313,7 +313,11 @@ impl Attempt<'_> {
     }
 
     /// The rules refused to complete the login, usually because it was completed before (a second click, another tab).
-    pub async fn again(self, visitor: Visitor, refusal: &conclave_state::Refusal) -> Result<Response, Fault> {
+    pub(super) async fn again(
+        self,
+        visitor: Visitor,
+        refusal: &conclave_state::Refusal,
+    ) -> Result<Response, Fault> {
         match refusal.reason {
             Reason::TicketSpent if visitor.signed_in.is_some() => self.next(&visitor).await,
             Reason::TicketSpent => self.form_if_of_use(NoteReason::Spent).await,

@@ -31,19 +31,19 @@ use super::{
 const MAX_FRAMES: usize = 32;
 
 #[derive(Deserialize)]
-pub struct LogoutQuery {
+pub(super) struct LogoutQuery {
     #[serde(default)]
     ticket: String,
 }
 
 #[derive(Deserialize)]
-pub struct LogoutForm {
+pub(super) struct LogoutForm {
     csrf: String,
     #[serde(default)]
     ticket: String,
 }
 
-pub async fn show(
+pub(super) async fn show(
     State(site): State<Arc<Site>>,
     id: RequestId,
     headers: HeaderMap,
@@ -70,7 +70,7 @@ async fn shown(site: &Site, headers: &HeaderMap, ticket: &str) -> Result<Respons
     Ok(site.with_browser(&browser, response))
 }
 
-pub async fn submit(
+pub(super) async fn submit(
     State(site): State<Arc<Site>>,
     id: RequestId,
     headers: HeaderMap,

@@ -67,12 +67,12 @@ struct SealedOnward {
 }
 
 #[derive(Deserialize)]
-pub struct OnwardQuery {
+pub(super) struct OnwardQuery {
     #[serde(default)]
     to: String,
 }
 
-pub async fn show(
+pub(super) async fn show(
     State(site): State<Arc<Site>>,
     id: RequestId,
     headers: HeaderMap,

@@ -17,7 +17,7 @@ use super::site::Site;
 /// A picture never changes under its name; a browser may cache it for a day.
 const CACHE: &str = "public, max-age=86400, immutable";
 
-pub async fn show(State(site): State<Arc<Site>>, id: RequestId, Path(name): Path<String>) -> Response {
+pub(super) async fn show(State(site): State<Arc<Site>>, id: RequestId, Path(name): Path<String>) -> Response {
     let view = site.auth.cluster().view();
     let Some(picture) = picture::named(&name).and_then(|id| view.picture(id)) else {
         let fault = Fault::new(StatusCode::NOT_FOUND, "not_found", "Not found", "There is no such picture.");

@@ -21,7 +21,7 @@ use super::site::{Browser, Site, fault_of, see_other};
 const ACTION: &str = "/recover";
 
 #[derive(Deserialize)]
-pub struct RecoveryQuery {
+pub(super) struct RecoveryQuery {
     #[serde(default)]
     link: String,
     #[serde(default)]
@@ -31,7 +31,7 @@ pub struct RecoveryQuery {
 /// The reason why the form is shown again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum RecoveryProblem {
+pub(super) enum RecoveryProblem {
     Differ,
     TooShort,
     TooLong,
@@ -56,14 +56,14 @@ impl RecoveryProblem {
 }
 
 #[derive(Deserialize)]
-pub struct RecoveryForm {
+pub(super) struct RecoveryForm {
     ticket: String,
     csrf: String,
     password: String,
     again: String,
 }
 
-pub async fn show(
+pub(super) async fn show(
     State(site): State<Arc<Site>>,
     id: RequestId,
     headers: HeaderMap,
@@ -76,7 +76,7 @@ pub async fn show(
     shown.unwrap_or_else(|fault| site.fault(&fault, &id))
 }
 
-pub async fn submit(
+pub(super) async fn submit(
     State(site): State<Arc<Site>>,
     id: RequestId,
     headers: HeaderMap,

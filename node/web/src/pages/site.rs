@@ -373,7 +373,7 @@ fn with_cookie(mut response: Response, cookie: Option<HeaderValue>) -> Response 
 
 /// Allows the page's form to redirect to a native app, which browsers must be told in the content security policy. To
 /// another site a browser continues from a page of its own, which `form-action` does not affect.
-pub fn allow_way_home(response: &mut Response, target: &LoginTarget) {
+pub(super) fn allow_way_home(response: &mut Response, target: &LoginTarget) {
     let uri = match target {
         LoginTarget::Authorize(request) => request.redirect_uri.clone(),
         LoginTarget::Open { url, .. } => url.origin(),

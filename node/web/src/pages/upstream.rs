@@ -31,16 +31,16 @@ use super::{
     site::{Browser, Site, fault_of, fault_of_ticket, see_other},
 };
 
-pub const UNLINK: &str = "/upstream/unlink";
+pub(super) const UNLINK: &str = "/upstream/unlink";
 
 #[derive(Deserialize)]
-pub struct UpstreamQuery {
+pub(super) struct UpstreamQuery {
     #[serde(default)]
     ticket: String,
 }
 
 #[derive(Deserialize)]
-pub struct UnlinkForm {
+pub(super) struct UnlinkForm {
     csrf: String,
     upstream: String,
 }
@@ -56,7 +56,7 @@ pub struct CallbackContext<'a> {
     pub browser: Browser,
 }
 
-pub async fn start(
+pub(super) async fn start(
     State(site): State<Arc<Site>>,
     id: RequestId,
     headers: HeaderMap,
@@ -82,7 +82,7 @@ pub async fn start(
     }
 }
 
-pub async fn link(
+pub(super) async fn link(
     State(site): State<Arc<Site>>,
     id: RequestId,
     headers: HeaderMap,
@@ -126,7 +126,7 @@ fn prove_again(site: &Site, id: &RequestId, browser: &Browser) -> Result<Respons
     Ok(site.show(conclave_auth::dispatch::Next::Login { ticket }, browser, id))
 }
 
-pub async fn callback(
+pub(super) async fn callback(
     State(site): State<Arc<Site>>,
     id: RequestId,
     client: ClientInfo,
@@ -240,7 +240,7 @@ fn is_of_login(reason: Reason) -> bool {
     matches!(reason, Reason::TicketSpent | Reason::TicketExpired | Reason::AccessDenied)
 }
 
-pub async fn unlink(
+pub(super) async fn unlink(
     State(site): State<Arc<Site>>,
     id: RequestId,
     headers: HeaderMap,

@@ -22,7 +22,7 @@ use crate::authorization::read;
 use crate::authorization::request::{InvalidRequest, NoWayBack, Parameters, RequestContext};
 use crate::clients::document as client_document;
 
-pub async fn by_get(
+pub(crate) async fn by_get(
     State(oidc): State<Oidc>,
     id: RequestId,
     caller: ClientInfo,
@@ -34,7 +34,7 @@ pub async fn by_get(
 
 /// A cross-site POST carries no SameSite=Lax cookie, so the browser is redirected to GET first (OIDC Core §3.1.2.1
 /// requires support for POST).
-pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, body: Bytes) -> Response {
+pub(crate) async fn by_post(State(oidc): State<Oidc>, id: RequestId, body: Bytes) -> Response {
     let Ok(form) = std::str::from_utf8(&body) else {
         return error_page(&oidc, &id, NoWayBack::Unreadable("not a form"));
     };
@@ -140,7 +140,7 @@ async fn next(
 }
 
 /// Shows an error page here, never a redirect: there is no verified address to report the error to.
-pub fn error_page(oidc: &Oidc, id: &RequestId, mistake: NoWayBack) -> Response {
+pub(crate) fn error_page(oidc: &Oidc, id: &RequestId, mistake: NoWayBack) -> Response {
     let (code, title, detail) = match mistake {
         NoWayBack::Unavailable => return oidc.site.fault(&fault_of(&AuthError::Unavailable), id),
         NoWayBack::Unreadable(why) => {

@@ -14,7 +14,7 @@ use crate::token::tokens::ID_TYP;
 
 /// The claims of an ID token that matter as a hint.
 #[derive(Debug, Deserialize)]
-pub struct Hint {
+pub(crate) struct Hint {
     iss: String,
     pub sub: String,
     pub aud: String,
@@ -24,7 +24,7 @@ pub struct Hint {
 
 /// The reason why a hint cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unread {
+pub(crate) enum Unread {
     /// It was not made here, or its key was removed.
     Foreign,
     /// This node cannot decide at the moment.
@@ -35,7 +35,7 @@ pub enum Unread {
 ///
 /// # Errors
 /// [`Unread`].
-pub async fn read(oidc: &Oidc, token: &str) -> Result<Hint, Unread> {
+pub(crate) async fn read(oidc: &Oidc, token: &str) -> Result<Hint, Unread> {
     let state = oidc.auth.cluster().serving_view(0).await.map_err(|_| Unread::Unavailable)?;
     verified(oidc, &state, token).ok_or(Unread::Foreign)
 }

@@ -44,13 +44,13 @@ const PREFIX: &str = "urn:ietf:params:oauth:request_uri:";
 const CREDENTIALS: [&str; 4] = ["client_id", "client_secret", "client_assertion", "client_assertion_type"];
 
 /// A pushed request that was found.
-pub struct PushedParameters {
+pub(crate) struct PushedParameters {
     pub parameters: Parameters,
     pub pushed: PushedReference,
 }
 
 /// The handle in a `request_uri`; `None` if it is not one of this endpoint.
-pub fn handle_of(request_uri: &str) -> Option<&str> {
+pub(crate) fn handle_of(request_uri: &str) -> Option<&str> {
     request_uri.strip_prefix(PREFIX)
 }
 
@@ -58,7 +58,7 @@ pub fn handle_of(request_uri: &str) -> Option<&str> {
 ///
 /// # Errors
 /// Shown as an error page here, because no redirect URI has been verified yet.
-pub async fn fetch(
+pub(crate) async fn fetch(
     oidc: &Oidc,
     handle: &str,
     client_id: Option<&str>,
@@ -103,7 +103,7 @@ impl IntoResponse for PushError {
     }
 }
 
-pub async fn endpoint(State(oidc): State<Oidc>, headers: RequestHead, body: Bytes) -> Response {
+pub(crate) async fn endpoint(State(oidc): State<Oidc>, headers: RequestHead, body: Bytes) -> Response {
     match push(&oidc, &headers, &body).await {
         Ok(response) => response,
         Err(error) => error.into_response(),

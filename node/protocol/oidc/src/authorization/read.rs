@@ -1,4 +1,5 @@
-//! Reading a request in steps that the endpoint and pushed requests share: the request object, the validation, the hint.
+//! Steps of reading a request, shared by the endpoint and by pushed requests: request object, validation, hint.
+//! hint.
 
 use conclave_auth::authorization::{AuthorizationError, AuthorizationRequest};
 
@@ -15,7 +16,7 @@ use crate::{
 ///
 /// # Errors
 /// [`NoWayBack`].
-pub async fn opened(oidc: &Oidc, parameters: Parameters) -> Result<Parameters, NoWayBack> {
+pub(crate) async fn opened(oidc: &Oidc, parameters: Parameters) -> Result<Parameters, NoWayBack> {
     if parameters.get("request").is_none() {
         return Ok(parameters);
     }
@@ -31,7 +32,7 @@ pub async fn opened(oidc: &Oidc, parameters: Parameters) -> Result<Parameters, N
 ///
 /// # Errors
 /// [`InvalidRequest`].
-pub async fn validated(
+pub(crate) async fn validated(
     oidc: &Oidc,
     parameters: &Parameters,
     circumstances: RequestContext,
@@ -53,7 +54,7 @@ pub async fn validated(
 }
 
 /// Applies the `id_token_hint`: the user that it names must be the signed-in one.
-pub async fn hinted(
+pub(crate) async fn hinted(
     oidc: &Oidc,
     parameters: &Parameters,
     mut request: AuthorizationRequest,

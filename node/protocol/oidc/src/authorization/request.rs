@@ -36,7 +36,7 @@ const MAX_SCOPES: usize = 32;
 
 /// An error that is shown here, since there is no verified address to send it to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoWayBack {
+pub(crate) enum NoWayBack {
     /// The parameters cannot be parsed: too many, too long, or a duplicate (RFC 6749 §3.1).
     Unreadable(&'static str),
     UnknownClient,
@@ -54,7 +54,7 @@ pub enum NoWayBack {
 
 /// The origin of a request, and the cluster's requirements.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RequestContext {
+pub(crate) struct RequestContext {
     /// The pushed request behind it, if any.
     pub pushed: Option<PushedReference>,
     /// True if only pushed requests are accepted, from every client.
@@ -63,7 +63,7 @@ pub struct RequestContext {
 
 /// An error that is reported to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mistake {
+pub(crate) struct Mistake {
     pub redirect_uri: String,
     pub mode: ResponseMode,
     pub state: Option<String>,
@@ -74,13 +74,13 @@ pub struct Mistake {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum InvalidRequest {
+pub(crate) enum InvalidRequest {
     Here(NoWayBack),
     There(Mistake),
 }
 
 /// The request's parameters: each name once, unknown ones ignored.
-pub struct Parameters {
+pub(crate) struct Parameters {
     pairs: Vec<(String, String)>,
     /// True if `state` was sent and is too long to be kept.
     state_is_too_long: bool,
@@ -91,7 +91,7 @@ impl Parameters {
     ///
     /// # Errors
     /// [`NoWayBack::Unreadable`].
-    pub fn parse(encoded: &[u8]) -> Result<Self, NoWayBack> {
+    pub(crate) fn parse(encoded: &[u8]) -> Result<Self, NoWayBack> {
         let pairs = url::form_urlencoded::parse(encoded);
         Self::of(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())))
     }
@@ -100,7 +100,7 @@ impl Parameters {
     ///
     /// # Errors
     /// [`NoWayBack::Unreadable`].
-    pub fn of(given: impl IntoIterator<Item = (String, String)>) -> Result<Self, NoWayBack> {
+    pub(crate) fn of(given: impl IntoIterator<Item = (String, String)>) -> Result<Self, NoWayBack> {
         let mut pairs: Vec<(String, String)> = Vec::new();
         let mut state_is_too_long = false;
         for (name, value) in given {
@@ -129,7 +129,7 @@ impl Parameters {
     }
 
     /// The value, if it is present and not empty (RFC 6749 §3.1: an empty parameter counts as absent).
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.pairs
             .iter()
             .find(|(known, _)| known == name)
@@ -144,7 +144,7 @@ impl Parameters {
     }
 
     /// The parameters without these, form-encoded again.
-    pub fn encoded_without(&self, left_out: &[&str]) -> String {
+    pub(crate) fn encoded_without(&self, left_out: &[&str]) -> String {
         let kept = self.pairs.iter().filter(|(name, _)| !left_out.contains(&name.as_str()));
         url::form_urlencoded::Serializer::new(String::new()).extend_pairs(kept).finish()
     }
@@ -180,7 +180,7 @@ fn nonce(parameters: &Parameters) -> Result<&str, &'static str> {
 ///
 /// # Errors
 /// [`InvalidRequest`], with the place where the error must be reported.
-pub fn validate(
+pub(crate) fn validate(
     parameters: &Parameters,
     state: &State,
     circumstances: RequestContext,
@@ -319,13 +319,16 @@ impl Asking<'_> {
 
 /// The resources for the access tokens of an authorization: those that the request names, or the client's default
 /// resources.
-pub fn wanted_resources(parameters: &Parameters, client: &Client) -> Result<Vec<String>, &'static str> {
+pub(crate) fn wanted_resources(
+    parameters: &Parameters,
+    client: &Client,
+) -> Result<Vec<String>, &'static str> {
     let named = resources(parameters, &client.requests.resources)?;
     Ok(if named.is_empty() { client.requests.exceptions.default_resources.clone() } else { named })
 }
 
 /// The resources that the request names: absolute URIs that are registered for the client (RFC 8707 §2).
-pub fn resources(parameters: &Parameters, allowed: &[String]) -> Result<Vec<String>, &'static str> {
+pub(crate) fn resources(parameters: &Parameters, allowed: &[String]) -> Result<Vec<String>, &'static str> {
     let mut resources: Vec<String> = Vec::new();
     for resource in parameters.all(RESOURCE) {
         if resources.len() >= MAX_RESOURCES {
@@ -366,7 +369,7 @@ const MAX_LOGGED_SCOPES: usize = 256;
 
 /// The scopes that are requested and allowed. A scope that the client may not have is dropped (RFC 6749 §3.3) and
 /// logged. `None` if no scope is left.
-pub fn scopes(parameters: &Parameters, client: &Client) -> Option<Vec<String>> {
+pub(crate) fn scopes(parameters: &Parameters, client: &Client) -> Option<Vec<String>> {
     let (mut granted, mut dropped): (Vec<String>, Vec<&str>) = (Vec::new(), Vec::new());
     let requested = parameters.get("scope").unwrap_or_default().split(' ').filter(|scope| !scope.is_empty());
     for scope in requested.take(MAX_SCOPES) {

@@ -22,7 +22,7 @@ const OWN_CLAIMS: [&str; 7] = ["iss", "aud", "exp", "nbf", "iat", "jti", "typ"];
 ///
 /// # Errors
 /// An error page here: nothing proves that the request is the client's, so its redirect URI is not used.
-pub fn opened(
+pub(crate) fn opened(
     parameters: Parameters,
     state: &State,
     issuer: &str,

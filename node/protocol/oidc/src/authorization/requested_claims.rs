@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 4;
 
 /// The content of the parameter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClaimsParameter {
+pub(crate) struct ClaimsParameter {
     pub names: RequestedClaims,
     /// The `sub` of the user that must be signed in.
     pub subject: Option<String>,
@@ -29,7 +29,7 @@ pub struct ClaimsParameter {
 ///
 /// # Errors
 /// A description of the error.
-pub fn parse(text: &str) -> Result<ClaimsParameter, &'static str> {
+pub(crate) fn parse(text: &str) -> Result<ClaimsParameter, &'static str> {
     if text.len() > MAX_BYTES {
         return Err("claims is too long");
     }

@@ -15,7 +15,7 @@ use conclave_crypto::{
 };
 
 /// `client_assertion_type` (RFC 7523 §2.2).
-pub const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
+pub(crate) const TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// Maximum time until an assertion expires. Some libraries write an hour; each assertion is remembered that long.
 const MAX_LIFE_SECS: u64 = 3_600;
@@ -52,7 +52,7 @@ impl OneAudience {
 }
 
 /// The `sub` of the assertion, to look the client up. Nothing is verified yet.
-pub fn unverified_client(assertion: &str) -> Option<String> {
+pub(crate) fn unverified_client(assertion: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Subject {
         sub: String,
@@ -63,7 +63,12 @@ pub fn unverified_client(assertion: &str) -> Option<String> {
 
 /// Verifies an assertion of `client` for one of `audiences` at `now_ms`; returns the proof that the rules must record
 /// as spent. `None` if the assertion is invalid.
-pub fn verify(client: &Client, assertion: &str, audiences: &[&str], now_ms: u64) -> Option<SpentProof> {
+pub(crate) fn verify(
+    client: &Client,
+    assertion: &str,
+    audiences: &[&str],
+    now_ms: u64,
+) -> Option<SpentProof> {
     let expected = client.tokens.assertion_algorithm.and_then(alg)?;
     let kid = unverified_kid(assertion).ok()?;
     let key = key(&client.tokens.jwks, kid.as_deref(), expected)?;

@@ -25,7 +25,7 @@ use crate::clients::assertion;
 use crate::{Oidc, error::TokenError, head::RequestHead, paths};
 
 /// An authenticated client.
-pub struct AuthenticatedClient {
+pub(crate) struct AuthenticatedClient {
     pub client: Arc<Client>,
     /// The proofs to spend with the write that follows: the client's assertion, if it sent one.
     pub proofs: Vec<SpentProof>,
@@ -40,7 +40,11 @@ impl AuthenticatedClient {
     ///
     /// # Errors
     /// [`TokenError`]; `invalid_client` for an assertion that was used before.
-    pub async fn used_up(self, oidc: &Oidc, further: Option<SpentProof>) -> Result<Arc<Client>, TokenError> {
+    pub(crate) async fn used_up(
+        self,
+        oidc: &Oidc,
+        further: Option<SpentProof>,
+    ) -> Result<Arc<Client>, TokenError> {
         let proofs: Vec<SpentProof> = self.proofs.into_iter().chain(further).collect();
         if !proofs.is_empty() {
             let command = Body::SpendProofs(SpendProofs { proofs });
@@ -111,7 +115,7 @@ const BASIC_IS_MALFORMED: TokenError = TokenError::InvalidClient {
 ///
 /// # Errors
 /// `invalid_client`, or `invalid_request` when two methods are mixed.
-pub fn authenticate(
+pub(crate) fn authenticate(
     oidc: &Oidc,
     headers: &RequestHead,
     form: &Parameters,
@@ -147,7 +151,7 @@ fn known(
 ///
 /// # Errors
 /// As [`authenticate`], and if no version of the state may be decided on.
-pub async fn authenticate_now(
+pub(crate) async fn authenticate_now(
     oidc: &Oidc,
     headers: &RequestHead,
     form: &Parameters,

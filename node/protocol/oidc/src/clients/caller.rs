@@ -19,7 +19,7 @@ fn claimed_client(form: &Parameters) -> Option<String> {
 }
 
 /// Authenticates the client; its assertion is spent.
-pub async fn authenticated(
+pub(crate) async fn authenticated(
     oidc: &Oidc,
     headers: &RequestHead,
     form: &Parameters,

@@ -25,7 +25,7 @@ const ATTRIBUTES: [(&str, &str); 9] = [
 ];
 
 /// True if the certificate bears this name. Doubt denies.
-pub fn bears(der: &[u8], name: &CertificateName) -> bool {
+pub(crate) fn bears(der: &[u8], name: &CertificateName) -> bool {
     let Ok((rest, certificate)) = X509Certificate::from_der(der) else { return false };
     if !rest.is_empty() {
         return false;

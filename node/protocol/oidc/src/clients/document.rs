@@ -48,7 +48,7 @@ const AT_ONCE: usize = 8;
 const MAX_KEPT: usize = 1_024;
 
 /// The recent results of document fetches on this node.
-pub struct Documents {
+pub(crate) struct Documents {
     looks: Mutex<BTreeMap<String, Look>>,
     fetches: Semaphore,
 }
@@ -97,7 +97,7 @@ enum Failure {
 ///
 /// # Errors
 /// [`NoWayBack`] if the client cannot be known; the browser is not redirected then.
-pub async fn bring_up_to_date(oidc: &Oidc, caller: IpAddr, client_id: &str) -> Result<(), NoWayBack> {
+pub(crate) async fn bring_up_to_date(oidc: &Oidc, caller: IpAddr, client_id: &str) -> Result<(), NoWayBack> {
     let known = oidc.auth.cluster().view().client(client_id).cloned();
     let Some(host) = host_of(client_id) else { return Ok(()) };
     if !oidc.auth.settings().authorization.takes_documents_of(&host) {

@@ -28,22 +28,22 @@ const GRANT_TYPES: [(&str, GrantType); 3] = [
     (crate::grant_type::DEVICE_CODE, GrantType::DeviceCode),
 ];
 /// Accepted authentication methods; the first one is the default.
-pub type Methods = &'static [(&'static str, ClientAuthMethod)];
+pub(crate) type Methods = &'static [(&'static str, ClientAuthMethod)];
 /// Authentication methods of clients that can be issued a secret.
-pub const WITH_SECRET: Methods = &[
+pub(crate) const WITH_SECRET: Methods = &[
     ("client_secret_basic", ClientAuthMethod::SecretBasic),
     ("client_secret_post", ClientAuthMethod::SecretPost),
     ("private_key_jwt", ClientAuthMethod::PrivateKeyJwt),
     ("none", ClientAuthMethod::None),
 ];
 /// Authentication methods of clients that cannot be issued a secret.
-pub const WITHOUT_SECRET: Methods =
+pub(crate) const WITHOUT_SECRET: Methods =
     &[("none", ClientAuthMethod::None), ("private_key_jwt", ClientAuthMethod::PrivateKeyJwt)];
 
 /// The metadata as it was sent.
 #[derive(Debug, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "as RFC 7591 and its neighbours have them")]
-pub struct Metadata {
+pub(crate) struct Metadata {
     pub client_id: Option<String>,
     #[serde(default)]
     redirect_uris: Vec<String>,
@@ -80,14 +80,14 @@ pub struct Metadata {
 
 /// The reason why the metadata is refused (RFC 7591 §3.2.2).
 #[derive(Debug, PartialEq, Eq)]
-pub enum InvalidMetadata {
+pub(crate) enum InvalidMetadata {
     RedirectUri(String),
     Metadata(&'static str),
 }
 
 /// The metadata, checked.
 #[derive(Debug)]
-pub struct ValidatedMetadata {
+pub(crate) struct ValidatedMetadata {
     pub method: ClientAuthMethod,
     pub algorithm: SigningAlgorithm,
     assertion_algorithm: Option<SigningAlgorithm>,
@@ -102,7 +102,7 @@ impl Metadata {
     ///
     /// # Errors
     /// [`InvalidMetadata`].
-    pub fn parse(body: &[u8]) -> Result<Self, InvalidMetadata> {
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, InvalidMetadata> {
         serde_json::from_slice(body)
             .map_err(|_| InvalidMetadata::Metadata("it is not a JSON object of client metadata"))
     }
@@ -111,7 +111,7 @@ impl Metadata {
     ///
     /// # Errors
     /// [`InvalidMetadata`].
-    pub fn check(self, methods: Methods) -> Result<ValidatedMetadata, InvalidMetadata> {
+    pub(crate) fn check(self, methods: Methods) -> Result<ValidatedMetadata, InvalidMetadata> {
         self.check_addresses()?;
         self.check_what_is_asked()?;
         let wrong = InvalidMetadata::Metadata;
@@ -228,12 +228,12 @@ impl Metadata {
 
 impl ValidatedMetadata {
     /// The `client_id` in the metadata.
-    pub fn named(&self) -> Option<&str> {
+    pub(crate) fn named(&self) -> Option<&str> {
         self.metadata.client_id.as_deref()
     }
 
     /// The command that creates this client. It asks each user for consent once, and has no application's access rule.
-    pub fn create(&self, client_id: &str) -> CreateClient {
+    pub(crate) fn create(&self, client_id: &str) -> CreateClient {
         let metadata = &self.metadata;
         CreateClient {
             client_id: client_id.to_owned(),
@@ -261,7 +261,7 @@ impl ValidatedMetadata {
 
     /// The command that makes the existing client match this metadata: omitted members fall back to their default (RFC
     /// 7592 §2.2).
-    pub fn update(self, client_id: &str) -> UpdateClient {
+    pub(crate) fn update(self, client_id: &str) -> UpdateClient {
         let metadata = self.metadata;
         UpdateClient {
             client_id: client_id.to_owned(),
@@ -286,7 +286,7 @@ impl ValidatedMetadata {
     }
 
     /// True if the client already matches this metadata.
-    pub fn is_of(&self, client: &Client) -> bool {
+    pub(crate) fn is_of(&self, client: &Client) -> bool {
         let as_created = self.create(client.id.as_str());
         let tokens = as_created.tokens.clone().unwrap_or_default();
         let grant_types: Vec<i32> = client.tokens.grant_types.iter().map(|one| i32::from(*one)).collect();
@@ -309,7 +309,7 @@ impl ValidatedMetadata {
 }
 
 /// The client as registration metadata (RFC 7591 §3.2.1).
-pub fn to_metadata(client: &Client) -> Value {
+pub(crate) fn to_metadata(client: &Client) -> Value {
     let mut answer = json!({
         "client_id": client.id.as_str(),
         "client_id_issued_at": client.created_at.0 / 1_000,

@@ -76,7 +76,7 @@ impl IntoResponse for Refused {
     }
 }
 
-pub async fn register(
+pub(crate) async fn register(
     State(oidc): State<Oidc>,
     client: ClientInfo,
     headers: HeaderMap,
@@ -224,14 +224,18 @@ async fn own(oidc: &Oidc, headers: &HeaderMap, client_id: &str) -> Result<Own, R
     Ok(Own { client, token: text.to_owned() })
 }
 
-pub async fn read(State(oidc): State<Oidc>, headers: HeaderMap, Path(client_id): Path<String>) -> Response {
+pub(crate) async fn read(
+    State(oidc): State<Oidc>,
+    headers: HeaderMap,
+    Path(client_id): Path<String>,
+) -> Response {
     match own(&oidc, &headers, &client_id).await {
         Ok(own) => (no_store(), Json(registration_response(&oidc, &own.client, &own.token))).into_response(),
         Err(refused) => refused.into_response(),
     }
 }
 
-pub async fn replace(
+pub(crate) async fn replace(
     State(oidc): State<Oidc>,
     headers: HeaderMap,
     Path(client_id): Path<String>,
@@ -263,7 +267,11 @@ async fn replaced(
     Ok((no_store(), Json(registration_response(oidc, client, &own.token))).into_response())
 }
 
-pub async fn delete(State(oidc): State<Oidc>, headers: HeaderMap, Path(client_id): Path<String>) -> Response {
+pub(crate) async fn delete(
+    State(oidc): State<Oidc>,
+    headers: HeaderMap,
+    Path(client_id): Path<String>,
+) -> Response {
     let deleted = async {
         own(&oidc, &headers, &client_id).await?;
         let command = DeleteClient { client_id: client_id.clone() };

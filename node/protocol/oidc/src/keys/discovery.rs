@@ -27,7 +27,7 @@ const AUTH_METHODS: [&str; 4] = ["none", "client_secret_basic", "client_secret_p
 /// Caching time of both documents. Shorter than the time for which a key is published before it signs.
 const CACHE: HeaderValue = HeaderValue::from_static("public, max-age=300");
 
-pub async fn configuration(State(oidc): State<Oidc>) -> impl IntoResponse {
+pub(crate) async fn configuration(State(oidc): State<Oidc>) -> impl IntoResponse {
     let url = &oidc.auth.settings().public_url;
     let mtls = &oidc.auth.settings().mtls;
     let mut document = json!({
@@ -119,7 +119,7 @@ fn aliases(url: &PublicUrl) -> Value {
     })
 }
 
-pub async fn jwks(State(oidc): State<Oidc>) -> impl IntoResponse {
+pub(crate) async fn jwks(State(oidc): State<Oidc>) -> impl IntoResponse {
     let state = oidc.auth.cluster().view();
     let keys: Vec<Value> =
         state.keys().filter_map(|key| serde_json::from_slice(&key.public_jwk).ok()).collect();

@@ -26,7 +26,7 @@ const PURPOSE: &str = "logout-request/1";
 /// The parameter that carries such a request in the GET.
 const POSTED: &str = "posted";
 
-pub async fn by_get(
+pub(crate) async fn by_get(
     State(oidc): State<Oidc>,
     id: RequestId,
     headers: HeaderMap,
@@ -42,7 +42,12 @@ pub async fn by_get(
 /// The body is read here, up to the limit of a body. A cross-site POST carries no SameSite=Lax cookie. If the browser
 /// presents no session that the request is part of, it is redirected to GET with the parsed request: an ID token may be
 /// longer than a URL.
-pub async fn by_post(State(oidc): State<Oidc>, id: RequestId, headers: HeaderMap, body: Bytes) -> Response {
+pub(crate) async fn by_post(
+    State(oidc): State<Oidc>,
+    id: RequestId,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let result = async {
         let request = parse_request(&oidc, &body).await?;
         answer(&oidc, &id, &headers, request, true).await

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The audience of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Audience {
+pub(crate) enum Audience {
     One(String),
     Several(Vec<String>),
 }
@@ -13,7 +13,7 @@ pub enum Audience {
 impl Audience {
     /// The requested resources. With `openid` also the provider, whose userinfo endpoint accepts the token. Without a
     /// resource the provider alone.
-    pub fn of(issuer: &str, resources: &[String], is_openid: bool) -> Self {
+    pub(crate) fn of(issuer: &str, resources: &[String], is_openid: bool) -> Self {
         match resources {
             [] => Self::One(issuer.to_owned()),
             [one] if !is_openid => Self::One(one.clone()),
@@ -25,7 +25,7 @@ impl Audience {
     }
 
     /// True if the token is for this audience.
-    pub fn includes(&self, audience: &str) -> bool {
+    pub(crate) fn includes(&self, audience: &str) -> bool {
         match self {
             Self::One(one) => one == audience,
             Self::Several(several) => several.iter().any(|one| one == audience),

@@ -20,7 +20,7 @@ const OF_PEOPLE: [&str; 2] = ["openid", OFFLINE_ACCESS];
 ///
 /// # Errors
 /// [`TokenError`].
-pub async fn grant(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
+pub(crate) async fn grant(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
     let (known, state) = client_auth::authenticate_now(oidc, request.headers, &request.form).await?;
     if !known.client.allows(GrantType::ClientCredentials) {
         return Err(TokenError::UnauthorizedClient("the client may not use client_credentials"));

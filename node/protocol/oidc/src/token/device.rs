@@ -50,7 +50,7 @@ const MAX_TRIES: u32 = 3;
 
 const BAD_CODE: TokenError = TokenError::InvalidGrant("the device code is invalid");
 
-pub async fn endpoint(oidc: State<Oidc>, headers: RequestHead, body: Bytes) -> Response {
+pub(crate) async fn endpoint(oidc: State<Oidc>, headers: RequestHead, body: Bytes) -> Response {
     match start(&oidc, &headers, &body).await {
         Ok(answer) => (no_store(), Json(answer)).into_response(),
         Err(error) => error.into_response(),
@@ -122,7 +122,7 @@ fn admitted_by(oidc: &Oidc, state: &conclave_state::State, client: &Client, devi
 ///
 /// # Errors
 /// [`TokenError`].
-pub async fn redeem(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
+pub(crate) async fn redeem(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
     let text = request.form.get("device_code").ok_or(TokenError::InvalidRequest("device_code is missing"))?;
     let (handle, known) =
         grants::handle_and_client(oidc, request, HandleKind::Device, text, BAD_CODE).await?;

@@ -16,11 +16,11 @@ use crate::Oidc;
 use crate::token::nonce;
 
 /// The header of the proof, and the response header with a nonce.
-pub const DPOP: HeaderName = HeaderName::from_static("dpop");
-pub const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+pub(crate) const DPOP: HeaderName = HeaderName::from_static("dpop");
+pub(crate) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 
 /// Accepted signature algorithms of proofs.
-pub const ALGORITHMS: [&str; 4] = ["RS256", "PS256", "ES256", "EdDSA"];
+pub(crate) const ALGORITHMS: [&str; 4] = ["RS256", "PS256", "ES256", "EdDSA"];
 /// `typ` of a proof (RFC 9449 §4.2).
 const TYP: &str = "dpop+jwt";
 /// Maximum age of a proof, enough for a slow network. Each proof is remembered that long.
@@ -33,7 +33,7 @@ const MAX_JTI_BYTES: usize = 256;
 
 /// A proof whose key, request, age and nonce are valid.
 #[derive(Clone, Debug)]
-pub struct DpopProof {
+pub(crate) struct DpopProof {
     /// SHA-256 thumbprint of the key (RFC 7638).
     pub jkt: [u8; 32],
     spent: SpentProof,
@@ -41,19 +41,19 @@ pub struct DpopProof {
 
 impl DpopProof {
     /// The proof that the rules must record as spent, for this client.
-    pub fn spent_by(&self, client_id: &str) -> SpentProof {
+    pub(crate) fn spent_by(&self, client_id: &str) -> SpentProof {
         SpentProof { client_id: client_id.to_owned(), ..self.spent.clone() }
     }
 
     /// The thumbprint as it appears in tokens.
-    pub fn jkt_text(&self) -> String {
+    pub(crate) fn jkt_text(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.jkt)
     }
 }
 
 /// The reason why a proof is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DpopError {
+pub(crate) enum DpopError {
     Invalid(&'static str),
     /// A valid proof without a current nonce of this cluster.
     NonceWanted,
@@ -74,7 +74,7 @@ struct Claims {
 ///
 /// # Errors
 /// [`DpopError`].
-pub fn verify_proof(
+pub(crate) fn verify_proof(
     oidc: &Oidc,
     headers: &HeaderMap,
     method: &str,
@@ -106,7 +106,7 @@ pub fn verify_proof(
 }
 
 /// The nonce for the next proof.
-pub fn next_nonce(oidc: &Oidc) -> Option<HeaderValue> {
+pub(crate) fn next_nonce(oidc: &Oidc) -> Option<HeaderValue> {
     let now_ms = oidc.auth.now(&oidc.auth.cluster().view()).0;
     HeaderValue::from_str(&nonce::make(&oidc.auth.cluster_keys().dpop_nonce, now_ms)).ok()
 }
@@ -115,7 +115,7 @@ pub fn next_nonce(oidc: &Oidc) -> Option<HeaderValue> {
 ///
 /// # Errors
 /// Fails if it is not a thumbprint.
-pub fn wanted_key(dpop_jkt: Option<&str>) -> Result<Option<[u8; 32]>, &'static str> {
+pub(crate) fn wanted_key(dpop_jkt: Option<&str>) -> Result<Option<[u8; 32]>, &'static str> {
     let Some(text) = dpop_jkt else { return Ok(None) };
     parse_jkt(text).map(Some).ok_or("dpop_jkt is not the base64url of a SHA-256 thumbprint")
 }

@@ -23,7 +23,7 @@ use crate::{
     paths,
 };
 
-pub async fn endpoint(State(oidc): State<Oidc>, headers: RequestHead, body: Bytes) -> Response {
+pub(crate) async fn endpoint(State(oidc): State<Oidc>, headers: RequestHead, body: Bytes) -> Response {
     let answer = answer(&oidc, &headers, &body).await;
     let brings_nonce = headers.contains_key(dpop::DPOP);
     let mut response = match answer {

@@ -24,7 +24,7 @@ const MAX_CHAIN: usize = 4;
 ///
 /// # Errors
 /// [`TokenError`].
-pub async fn grant(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
+pub(crate) async fn grant(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
     let (known, _) = client_auth::authenticate_now(oidc, request.headers, &request.form).await?;
     if !known.client.allows(GrantType::TokenExchange) {
         return Err(TokenError::UnauthorizedClient("the client may not exchange tokens"));
@@ -83,7 +83,7 @@ async fn subject(oidc: &Oidc, request: &TokenRequest<'_>, client: &Client) -> Re
 }
 
 /// True if the client is among the token's audiences.
-pub fn is_meant_for(aud: &Audience, client: &Client) -> bool {
+pub(crate) fn is_meant_for(aud: &Audience, client: &Client) -> bool {
     let names = std::iter::once(client.id.as_str());
     names.chain(client.tokens.audiences.iter().map(String::as_str)).any(|name| aud.includes(name))
 }

@@ -38,7 +38,7 @@ const BAD_REFRESH: TokenError = TokenError::InvalidGrant("the refresh token is i
 ///
 /// # Errors
 /// [`TokenError`].
-pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
+pub(crate) async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
     let form = &request.form;
     let text = form.get("code").ok_or(TokenError::InvalidRequest("code is missing"))?;
     // The code records whether a verifier is required.
@@ -77,7 +77,7 @@ pub async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenRespon
 ///
 /// # Errors
 /// [`TokenError`].
-pub fn redeemed(
+pub(crate) fn redeemed(
     oidc: &Oidc,
     client: &Client,
     form: &Parameters,
@@ -119,7 +119,7 @@ pub fn redeemed(
 ///
 /// # Errors
 /// [`TokenError`].
-pub async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
+pub(crate) async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
     let text =
         request.form.get("refresh_token").ok_or(TokenError::InvalidRequest("refresh_token is missing"))?;
     let (handle, known) = handle_and_client(oidc, request, HandleKind::Refresh, text, BAD_REFRESH).await?;
@@ -186,7 +186,7 @@ fn admitted_by(oidc: &Oidc, client: &Client, grant: Option<GrantId>) -> u64 {
 }
 
 /// Parses the handle first: it determines the version of the state against which the client is authenticated.
-pub async fn handle_and_client(
+pub(crate) async fn handle_and_client(
     oidc: &Oidc,
     request: &TokenRequest<'_>,
     kind: HandleKind,
@@ -206,7 +206,7 @@ pub async fn handle_and_client(
 
 /// The keys that the tokens are bound to.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Bound {
+pub(crate) struct Bound {
     /// A DPoP key, SHA-256 thumbprint.
     pub jkt: Option<[u8; 32]>,
     /// The certificate that authenticated the client, SHA-256.
@@ -214,7 +214,7 @@ pub struct Bound {
 }
 
 /// The keys that the tokens are bound to, and the proofs to spend with the write.
-pub struct Binding {
+pub(crate) struct Binding {
     pub bound: Bound,
     pub proofs: Vec<SpentProof>,
 }
@@ -224,7 +224,7 @@ impl Binding {
     ///
     /// # Errors
     /// `invalid_request` when the client must prove a key and does not.
-    pub fn of(known: AuthenticatedClient, request: &TokenRequest<'_>) -> Result<Self, TokenError> {
+    pub(crate) fn of(known: AuthenticatedClient, request: &TokenRequest<'_>) -> Result<Self, TokenError> {
         if known.client.tokens.dpop_bound && request.proof.is_none() {
             return Err(TokenError::InvalidRequest("this client must send a DPoP proof"));
         }

@@ -13,13 +13,13 @@ const MAX_AHEAD_MS: u64 = 60_000;
 const MAC_LEN: usize = 16;
 
 /// A nonce for the current time.
-pub fn make(key: &Key, now_ms: u64) -> String {
+pub(crate) fn make(key: &Key, now_ms: u64) -> String {
     let time = now_ms.to_be_bytes();
     URL_SAFE_NO_PAD.encode([time.as_slice(), &tag(key, time)].concat())
 }
 
 /// True if a node of this cluster made it, not too long ago.
-pub fn is_good(key: &Key, now_ms: u64, nonce: &str) -> bool {
+pub(crate) fn is_good(key: &Key, now_ms: u64, nonce: &str) -> bool {
     let Ok(bytes) = URL_SAFE_NO_PAD.decode(nonce) else { return false };
     let Some((time, presented)) = bytes.split_first_chunk::<8>() else { return false };
     if !mac::equal(presented, &tag(key, *time)) {

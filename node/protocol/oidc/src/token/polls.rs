@@ -19,18 +19,18 @@ const TOLERANCE: Duration = Duration::from_millis(500);
 const MAX_REMEMBERED: usize = 10_000;
 
 /// The time of each device's last poll, and its interval.
-pub struct Polls {
+pub(crate) struct Polls {
     runtime: Runtime,
     devices: Mutex<BTreeMap<DeviceId, (Duration, Duration)>>,
 }
 
 impl Polls {
-    pub const fn new(runtime: Runtime) -> Self {
+    pub(crate) const fn new(runtime: Runtime) -> Self {
         Self { runtime, devices: Mutex::new(BTreeMap::new()) }
     }
 
     /// Records a poll; returns false if it is too early.
-    pub fn is_in_time(&self, device: DeviceId, interval: Duration) -> bool {
+    pub(crate) fn is_in_time(&self, device: DeviceId, interval: Duration) -> bool {
         let now = self.runtime.clock.monotonic();
         let mut devices = self.devices.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((last, pause)) = devices.get_mut(&device) else {
@@ -47,7 +47,7 @@ impl Polls {
     }
 
     /// Forgets a device whose request was answered.
-    pub fn forget(&self, device: DeviceId) {
+    pub(crate) fn forget(&self, device: DeviceId) {
         self.devices.lock().unwrap_or_else(PoisonError::into_inner).remove(&device);
     }
 }

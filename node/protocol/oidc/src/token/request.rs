@@ -5,7 +5,7 @@ use conclave_auth::write_key::WriteKey;
 use crate::{authorization::request::Parameters, head::RequestHead, token::dpop::DpopProof};
 
 /// The input of a grant type.
-pub struct TokenRequest<'a> {
+pub(crate) struct TokenRequest<'a> {
     pub headers: &'a RequestHead,
     pub form: Parameters,
     /// The key of the write. With an `Idempotency-Key` it depends on the key and on everything that the client

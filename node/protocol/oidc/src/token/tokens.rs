@@ -28,9 +28,9 @@ use crate::token::audience::Audience;
 use crate::userinfo::claims;
 
 /// `typ` of access tokens (RFC 9068 §2.1).
-pub const ACCESS_TYP: &str = "at+jwt";
+pub(crate) const ACCESS_TYP: &str = "at+jwt";
 /// `typ` of ID tokens.
-pub const ID_TYP: &str = "JWT";
+pub(crate) const ID_TYP: &str = "JWT";
 
 /// Claims of an access token for the cluster's own use. A claim about the user with one of these names is left out;
 /// otherwise the token could not be parsed again.
@@ -41,11 +41,11 @@ const NAMES_OF_THE_CLUSTER: [&str; 4] = ["gid", "idx", "epc", "exchanged"];
 const MAX_ABOUT_USER_BYTES: usize = 2_048;
 
 /// The purpose that the seal of an opaque access token is bound to.
-pub const ACCESS_PURPOSE: &str = "access-token/1";
+pub(crate) const ACCESS_PURPOSE: &str = "access-token/1";
 
 /// The claims of an access token, signed or sealed.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct AccessClaims {
+pub(crate) struct AccessClaims {
     pub iss: String,
     /// The user's subject identifier for the client; for a client's own token its `client_id` (RFC 9068 §2.2).
     pub sub: String,
@@ -89,7 +89,7 @@ struct AboutUser<'a> {
 
 /// `cnf`: the keys that must be proved with the token. At least one is set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Confirmation {
+pub(crate) struct Confirmation {
     /// A DPoP key (RFC 9449 §6.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jkt: Option<String>,
@@ -100,7 +100,7 @@ pub struct Confirmation {
 
 impl Confirmation {
     /// `None` if the token is not bound to a key.
-    pub fn of(jkt: Option<[u8; 32]>, certificate: Option<[u8; 32]>) -> Option<Self> {
+    pub(crate) fn of(jkt: Option<[u8; 32]>, certificate: Option<[u8; 32]>) -> Option<Self> {
         let text = |hash: [u8; 32]| URL_SAFE_NO_PAD.encode(hash);
         let confirmation = Self { jkt: jkt.map(text), x5t: certificate.map(text) };
         (confirmation.jkt.is_some() || confirmation.x5t.is_some()).then_some(confirmation)
@@ -109,14 +109,14 @@ impl Confirmation {
 
 /// `act`: the acting client, and the one before it in the chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Actor {
+pub(crate) struct Actor {
     pub sub: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub act: Option<Box<Actor>>,
 }
 
 /// The input for tokens: a reply of the rules, and the rows that it names.
-pub struct Issue<'a> {
+pub(crate) struct Issue<'a> {
     pub state: &'a State,
     pub client: &'a Client,
     pub user: &'a User,
@@ -140,7 +140,7 @@ pub struct Issue<'a> {
 
 /// The response of the token endpoint (RFC 6749 §5.1).
 #[derive(Debug, Serialize)]
-pub struct TokenResponse {
+pub(crate) struct TokenResponse {
     access_token: String,
     token_type: &'static str,
     expires_in: u64,
@@ -159,7 +159,7 @@ pub struct TokenResponse {
 ///
 /// # Errors
 /// Fails if there is no key to sign with.
-pub fn issue(auth: &Auth, issue: &Issue<'_>) -> Result<TokenResponse, AuthError> {
+pub(crate) fn issue(auth: &Auth, issue: &Issue<'_>) -> Result<TokenResponse, AuthError> {
     let access = access_claims(auth, issue)?;
     let access_token = if issue.client.tokens.opaque_access_tokens {
         access_text(auth, issue.state, issue.client, &access)?
@@ -176,7 +176,7 @@ pub fn issue(auth: &Auth, issue: &Issue<'_>) -> Result<TokenResponse, AuthError>
 
 impl TokenResponse {
     /// A response with an access token and nothing else.
-    pub fn of_access(access_token: String, claims: &AccessClaims) -> Self {
+    pub(crate) fn of_access(access_token: String, claims: &AccessClaims) -> Self {
         Self {
             access_token,
             token_type: token_type(claims),
@@ -190,13 +190,13 @@ impl TokenResponse {
 
     /// The response to an exchange.
     #[must_use]
-    pub fn issued_as(self, token_type: &'static str) -> Self {
+    pub(crate) fn issued_as(self, token_type: &'static str) -> Self {
         Self { issued_token_type: Some(token_type), ..self }
     }
 }
 
 /// The scheme with which the token must be presented (RFC 6750, RFC 9449 §5).
-pub fn token_type(claims: &AccessClaims) -> &'static str {
+pub(crate) fn token_type(claims: &AccessClaims) -> &'static str {
     if claims.cnf.as_ref().is_some_and(|cnf| cnf.jkt.is_some()) { "DPoP" } else { "Bearer" }
 }
 
@@ -204,7 +204,7 @@ pub fn token_type(claims: &AccessClaims) -> &'static str {
 ///
 /// # Errors
 /// Fails if there is no key to sign with.
-pub fn access_text(
+pub(crate) fn access_text(
     auth: &Auth,
     state: &State,
     client: &Client,
@@ -225,7 +225,7 @@ fn sign(auth: &Auth, issue: &Issue<'_>, typ: &str, claims: &impl Serialize) -> R
     key.sign(typ, claims).map_err(|e| AuthError::Internal(e.to_string()))
 }
 
-pub fn seconds(length: Duration) -> u64 {
+pub(crate) fn seconds(length: Duration) -> u64 {
     length.as_secs()
 }
 

@@ -22,7 +22,7 @@ use crate::Oidc;
 use crate::token::tokens::{ACCESS_PURPOSE, ACCESS_TYP, AccessClaims};
 
 /// An access token that is valid in this version of the state.
-pub struct LiveToken {
+pub(crate) struct LiveToken {
     pub claims: AccessClaims,
     pub state: Arc<State>,
     /// The client that holds it.
@@ -33,7 +33,7 @@ pub struct LiveToken {
 
 /// The reason why a token is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dead {
+pub(crate) enum Dead {
     /// Not made here, expired, revoked, or no longer allowed; deliberately not distinguished.
     Invalid,
     /// This node is behind and cannot decide.
@@ -44,7 +44,7 @@ pub enum Dead {
 ///
 /// # Errors
 /// [`Dead`].
-pub async fn live(oidc: &Oidc, token: &str) -> Result<LiveToken, Dead> {
+pub(crate) async fn live(oidc: &Oidc, token: &str) -> Result<LiveToken, Dead> {
     let Read { claims, kid } = opened(oidc, token).await.ok_or(Dead::Invalid)?;
     let state = match oidc.auth.cluster().serving_view(claims.idx).await {
         Ok(state) => state,
@@ -61,7 +61,7 @@ pub async fn live(oidc: &Oidc, token: &str) -> Result<LiveToken, Dead> {
 
 /// The claims of a token of the current lineage, valid or not. Its seal or signature is checked before any of its
 /// content is used.
-pub async fn read(oidc: &Oidc, token: &str) -> Option<AccessClaims> {
+pub(crate) async fn read(oidc: &Oidc, token: &str) -> Option<AccessClaims> {
     opened(oidc, token).await.map(|read| read.claims)
 }
 
@@ -143,7 +143,7 @@ fn is_own(claims: &AccessClaims, client: &Client) -> bool {
 }
 
 /// The id of the row that would revoke this token early.
-pub fn token_id(jti: &str) -> Option<AccessTokenId> {
+pub(crate) fn token_id(jti: &str) -> Option<AccessTokenId> {
     let bytes: [u8; 16] = URL_SAFE_NO_PAD.decode(jti).ok()?.try_into().ok()?;
     Some(AccessTokenId::new(bytes))
 }

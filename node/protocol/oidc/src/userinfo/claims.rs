@@ -57,17 +57,17 @@ fn about_people() -> impl Iterator<Item = &'static str> {
 }
 
 /// The supported claims, for discovery.
-pub fn supported() -> Vec<&'static str> {
+pub(crate) fn supported() -> Vec<&'static str> {
     OF_TOKENS.into_iter().chain(about_people()).collect()
 }
 
 /// True if the claims parameter may name this claim: all claims about a user, and `acr`.
-pub fn may_be_named(name: &str) -> bool {
+pub(crate) fn may_be_named(name: &str) -> bool {
     name == "acr" || about_people().any(|known| known == name)
 }
 
 /// The subject of claims, in one version of the state.
-pub struct ClaimSubject<'a> {
+pub(crate) struct ClaimSubject<'a> {
     pub user: &'a User,
     pub state: &'a State,
     /// The issuer, under which the user's picture is published.
@@ -75,7 +75,7 @@ pub struct ClaimSubject<'a> {
 }
 
 /// The claims that these scopes disclose.
-pub fn of(person: &ClaimSubject<'_>, scopes: &[String]) -> Map<String, Value> {
+pub(crate) fn of(person: &ClaimSubject<'_>, scopes: &[String]) -> Map<String, Value> {
     let mut claims = Map::new();
     claims.insert("sub".into(), json!(person.user.id.to_string()));
     let granted = SCOPES.iter().filter(|(scope, _)| scopes.iter().any(|s| s == scope));
@@ -84,7 +84,7 @@ pub fn of(person: &ClaimSubject<'_>, scopes: &[String]) -> Map<String, Value> {
 }
 
 /// Adds the claims requested by name.
-pub fn add_named(claims: &mut Map<String, Value>, person: &ClaimSubject<'_>, names: &[String]) {
+pub(crate) fn add_named(claims: &mut Map<String, Value>, person: &ClaimSubject<'_>, names: &[String]) {
     put(claims, person, names.iter().map(String::as_str));
 }
 

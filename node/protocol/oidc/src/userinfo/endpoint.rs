@@ -35,13 +35,13 @@ enum Presented {
     Dpop(String),
 }
 
-pub async fn by_get(State(oidc): State<Oidc>, headers: RequestHead) -> Response {
+pub(crate) async fn by_get(State(oidc): State<Oidc>, headers: RequestHead) -> Response {
     let presented = in_header(&headers);
     respond(&oidc, &headers, answer(&oidc, &headers, "GET", presented).await)
 }
 
 /// The token may also be in the form body (RFC 6750 §2.2), but not in both places.
-pub async fn by_post(State(oidc): State<Oidc>, headers: RequestHead, body: Bytes) -> Response {
+pub(crate) async fn by_post(State(oidc): State<Oidc>, headers: RequestHead, body: Bytes) -> Response {
     let in_body = Parameters::parse(&body).ok().and_then(|form| form.get("access_token").map(str::to_owned));
     let presented = match (in_header(&headers), in_body) {
         (Ok(_), Some(_)) => Err(BearerError::InvalidRequest),

@@ -36,7 +36,7 @@ const JWT_TYP: &str = "token-introspection+jwt";
 /// The members of a response about a valid token.
 type Facts = Map<String, Value>;
 
-pub async fn endpoint(State(oidc): State<Oidc>, headers: RequestHead, body: Bytes) -> Response {
+pub(crate) async fn endpoint(State(oidc): State<Oidc>, headers: RequestHead, body: Bytes) -> Response {
     match answer(&oidc, &headers, &body).await {
         Ok(response) => response,
         Err(error) => error.into_response(),

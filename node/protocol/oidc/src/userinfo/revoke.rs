@@ -25,7 +25,7 @@ use crate::{
 
 const FOREIGN: TokenError = TokenError::UnauthorizedClient("the token was given to another client");
 
-pub async fn endpoint(State(oidc): State<Oidc>, headers: RequestHead, body: Bytes) -> Response {
+pub(crate) async fn endpoint(State(oidc): State<Oidc>, headers: RequestHead, body: Bytes) -> Response {
     match answer(&oidc, &headers, &body).await {
         Ok(()) => (StatusCode::OK, no_store()).into_response(),
         Err(error) => error.into_response(),
