@@ -7,10 +7,10 @@ use conclave_chaos::{
 };
 
 /// Seeds within which a bug must show.
-const PATIENCE: u64 = 60;
+const WAIT_LIMIT: u64 = 60;
 
 fn caught_by(invariant: &str, mutation: ReplicaMutation) -> Option<u64> {
-    (1..=PATIENCE).find(|seed| {
+    (1..=WAIT_LIMIT).find(|seed| {
         rules::run(*seed, mutation, Oracle::only(invariant)).is_err_and(|seen| seen.invariant == invariant)
     })
 }

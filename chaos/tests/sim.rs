@@ -10,7 +10,7 @@ use conclave_chaos::sim::{SimBug, SimPlan};
 /// Histories of one run of the tests; `make sim` runs many more.
 const SEEDS: &str = "16";
 /// Histories in which a bug must show, if it depends on chance.
-const PATIENCE: &str = "24";
+const WAIT_LIMIT: &str = "24";
 /// Histories of a staged situation.
 const IN_A_PLAN: &str = "8";
 
@@ -72,7 +72,7 @@ fn each_bug_that_needs_a_situation_breaks_the_promise_it_is_known_to_break() {
 /// The number of histories that a bug gets. At a power loss, all nodes at once must lose unsynced writes: one
 /// history in four shows it.
 fn seeds(plan: SimPlan) -> &'static str {
-    if matches!(plan, SimPlan::Storm | SimPlan::PowerLost) { PATIENCE } else { IN_A_PLAN }
+    if matches!(plan, SimPlan::Storm | SimPlan::PowerLost) { WAIT_LIMIT } else { IN_A_PLAN }
 }
 
 /// Runs the known bugs of these plans; each must be caught. Returns their number.

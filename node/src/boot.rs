@@ -138,7 +138,7 @@ pub async fn run(config: Config, runtime: Runtime, stop: CancellationToken) -> R
     health.stop();
     if ended.is_ok() {
         ship_tail(archive.as_ref()).await;
-        cluster.hand_over().await;
+        cluster.transfer_leadership().await;
         // Load balancers poll every second or so: they must see that this node stops before it refuses connections.
         tokio::time::sleep(drain_delay).await;
     }

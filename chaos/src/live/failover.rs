@@ -77,7 +77,7 @@ pub struct Times {
 }
 
 /// Time limit of one write.
-const PATIENCE: Duration = Duration::from_secs(10);
+const WAIT_LIMIT: Duration = Duration::from_secs(10);
 /// The pause before each fault: the cluster is complete and idle.
 const CALM: Duration = Duration::from_millis(700);
 /// The duration of a partition that is to heal: the others have a leader by then.
@@ -88,12 +88,12 @@ const BETWEEN_LOGINS: Duration = Duration::from_millis(50);
 const USER: &str = "watched";
 
 pub(super) async fn measure(how: How, runs: u32, cluster: &Arc<LiveCluster>) -> anyhow::Result<Times> {
-    let api = cluster.api(PATIENCE)?;
+    let api = cluster.api(WAIT_LIMIT)?;
     let request =
         v1::CreateUserRequest { username: USER.into(), password: password(USER), ..Default::default() };
     api.users().create(request).await?;
     let http =
-        reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE).build()?;
+        reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(WAIT_LIMIT).build()?;
     let mut client = BrowserClient::new(http, USER);
     let url = cluster.url(1);
     client.sign_in([&url, &url], &password(USER)).await?;
@@ -117,7 +117,7 @@ async fn one(
     let gone = how.victim(run, leader);
     let survivors: Vec<u64> = nodes().filter(|node| *node != gone).collect();
     let survivor = survivors.get(run as usize % survivors.len()).copied().context("a survivor")?;
-    let api = cluster.api_of(std::iter::once(survivor), PATIENCE)?;
+    let api = cluster.api_of(std::iter::once(survivor), WAIT_LIMIT)?;
     // Its connection is open already, as a busy cluster's are.
     api.users().get(v1::GetUserRequest { user: USER.into() }).await?;
     if how == How::Heal {

@@ -27,7 +27,7 @@ pub struct Costs {
     pub stale: u64,
 }
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const WAIT_LIMIT: Duration = Duration::from_secs(10);
 /// The pause between two runs: leases are renewed by then.
 const CALM: Duration = Duration::from_millis(500);
 /// The renewal interval: a follower may be frozen at any point between two renewals.
@@ -35,11 +35,11 @@ const RENEWAL_MS: u64 = 400;
 const USER: &str = "revoked";
 
 pub(super) async fn measure(frozen: bool, runs: u32, cluster: &Arc<LiveCluster>) -> anyhow::Result<Costs> {
-    let api = cluster.api(PATIENCE)?;
+    let api = cluster.api(WAIT_LIMIT)?;
     let request =
         v1::CreateUserRequest { username: USER.into(), password: password(USER), ..Default::default() };
     api.users().create(request).await?;
-    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(PATIENCE);
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).timeout(WAIT_LIMIT);
     let http = http.build()?;
     let (mut costs, mut random) = (Costs::default(), Random::new(1));
     let began = Instant::now();
@@ -71,7 +71,7 @@ pub(super) async fn measure(frozen: bool, runs: u32, cluster: &Arc<LiveCluster>)
             sleep(Duration::from_millis(random.below(RENEWAL_MS))).await;
             cluster.signal(asleep, "-STOP")?;
         }
-        let outcome = cost(&cluster.api_of(std::iter::once(asked), PATIENCE)?, run, &mut costs).await;
+        let outcome = cost(&cluster.api_of(std::iter::once(asked), WAIT_LIMIT)?, run, &mut costs).await;
         // Sent while it is frozen, and answered when it wakes.
         let at = cluster.url(asleep);
         let woken = async {

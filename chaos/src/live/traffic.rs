@@ -23,7 +23,7 @@ const PEOPLE: usize = 8;
 /// The pause of a client between two actions: the machine must also run the cluster.
 const PAUSE: Duration = Duration::from_millis(4);
 /// Time limit of a response. Longer than any write is held.
-const PATIENCE: Duration = Duration::from_secs(12);
+const WAIT_LIMIT: Duration = Duration::from_secs(12);
 /// The pause between two registrations.
 const REGISTRATION: Duration = Duration::from_millis(50);
 /// The percentage of checks that request the home page instead of the application.
@@ -68,7 +68,7 @@ pub(super) async fn start(
     history: &Arc<History>,
     seed: u64,
 ) -> anyhow::Result<Traffic> {
-    let api = cluster.api(PATIENCE)?;
+    let api = cluster.api(WAIT_LIMIT)?;
     let over = Arc::new(AtomicBool::new(false));
     let held = Arc::<Mutex<Vec<HeldSession>>>::default();
     let mut people =
@@ -94,7 +94,7 @@ pub(super) async fn start(
 
 pub(super) fn browser() -> anyhow::Result<reqwest::Client> {
     let builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
-    Ok(builder.timeout(PATIENCE).connect_timeout(Duration::from_secs(1)).build()?)
+    Ok(builder.timeout(WAIT_LIMIT).connect_timeout(Duration::from_secs(1)).build()?)
 }
 
 impl Person {
@@ -223,7 +223,7 @@ impl Person {
     /// Revokes everything of this user, by an operator at any node; clients continue meanwhile.
     async fn revoke(&mut self, client: &BrowserClient, session: u64) {
         let (node, _) = self.node();
-        let Ok(api) = self.cluster.api_of([node].into_iter().chain(self.cluster.places()), PATIENCE) else {
+        let Ok(api) = self.cluster.api_of([node].into_iter().chain(self.cluster.places()), WAIT_LIMIT) else {
             return;
         };
         let ended = self.history.revoking(&self.user);
@@ -294,7 +294,7 @@ async fn register(cluster: Arc<LiveCluster>, history: Arc<History>, over: Arc<At
         }
         let places = cluster.places();
         let place = places.get(number % places.len().max(1)).copied().unwrap_or(1);
-        let Ok(api) = cluster.api_of([place].into_iter().chain(places), PATIENCE) else { return };
+        let Ok(api) = cluster.api_of([place].into_iter().chain(places), WAIT_LIMIT) else { return };
         let username = format!("serial{number}");
         let request = v1::CreateUserRequest { username: username.clone(), ..Default::default() };
         match api.users().create(request).await {

@@ -71,7 +71,7 @@ impl Clock for MachineClocks {
         Duration::from_micros(self.micros())
     }
 
-    fn lease_moment(&self) -> LeaseClockReading {
+    fn lease_clock_reading(&self) -> LeaseClockReading {
         let raw = self.micros();
         let suspended = self.suspended.load(Ordering::Relaxed);
         LeaseClockReading { boot: Duration::from_micros(raw + suspended), raw: Duration::from_micros(raw) }

@@ -96,7 +96,7 @@ impl SimClient {
             }
             OperatorCommand::Stop => {
                 self.world.stopped(self.node, STOPPED_IN_ORDER.into());
-                cluster.hand_over().await;
+                cluster.transfer_leadership().await;
                 cluster.shutdown().await;
                 self.world.ended(self.node);
             }

@@ -4,7 +4,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use conclave_cluster::{
     Plane,
-    testing::{Dialling, Inbound, Knocking, Stream, Wire},
+    testing::{Dialling, Inbound, Probing, Stream, Wire},
 };
 use tokio::sync::mpsc;
 use turmoil::net::{TcpListener, TcpStream};
@@ -24,7 +24,7 @@ impl Wire for Simulated {
         Box::pin(async move { Ok(Box::new(TcpStream::connect(address(addr)?).await?) as Stream) })
     }
 
-    fn knock<'a>(&'a self, addr: &'a str) -> Knocking<'a> {
+    fn probe<'a>(&'a self, addr: &'a str) -> Probing<'a> {
         let answered_for = self.world.is_answered_for(addr);
         Box::pin(async move {
             if answered_for {

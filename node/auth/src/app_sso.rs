@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Lifetime of the ticket: the redirect follows at once.
-const LIFE_MS: u64 = 60_000;
+const LIFETIME_MS: u64 = 60_000;
 
 impl Auth {
     /// True if browsers send the session's own cookie to this host (`http.cookie_domain`).
@@ -62,7 +62,7 @@ impl Auth {
         let target = LoginTarget::Open { url: url.clone(), binding };
         let mut ticket = self.ticket(step, target, None);
         ticket.browser = binding;
-        ticket.expires_at_ms = ticket.issued_at_ms.saturating_add(LIFE_MS);
+        ticket.expires_at_ms = ticket.issued_at_ms.saturating_add(LIFETIME_MS);
         Ok(format!("{}{}/callback?ticket={}", url.origin(), url.mount.prefix(), self.seal(&ticket)?))
     }
 

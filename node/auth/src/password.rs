@@ -169,7 +169,7 @@ impl Auth {
             .user
             .as_ref()
             .is_some_and(|user| candidate.state.sessions_of(user.id).take(MAX_SESSIONS_LOOKED_AT).any(is_at));
-        if is_known { vec![at_address] } else { vec![at_address, AttemptCount::Strangers(account)] }
+        if is_known { vec![at_address] } else { vec![at_address, AttemptCount::UnknownBrowsers(account)] }
     }
 
     async fn admit(&self, state: &State, count: AttemptCount) -> Result<(), PasswordRejection> {

@@ -31,7 +31,7 @@ use super::{Auth, AuthError, ticket::TicketError, write_key::WriteKey};
 /// The purpose that the seal is bound to.
 const PURPOSE: &str = "recovery-link/1";
 /// Lifetime of a link: long enough to walk to another machine with it.
-const LIFE: Duration = Duration::from_mins(15);
+const LIFETIME: Duration = Duration::from_mins(15);
 
 /// The account that a link recovers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -63,7 +63,7 @@ pub fn make(
     username: &str,
     create: bool,
 ) -> Result<String, SealError> {
-    let life = u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX);
+    let life = u64::try_from(LIFETIME.as_millis()).unwrap_or(u64::MAX);
     let recovery = Recovery {
         id: runtime.entropy.bytes(),
         username: username.to_owned(),

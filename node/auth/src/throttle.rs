@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | a browser that has signed in to the account before (see `trusted_browser`) | of that browser | `account_failures` |
 //! | an address that the account has a session from | of that address and the account | `account_failures` |
-//! | anywhere else | of that address and the account, *and* of all such attempts at the account | `account_failures`, and [`STRANGERS`] times that |
+//! | anywhere else | of that address and the account, *and* of all such attempts at the account | `account_failures`, and [`UNKNOWN_BROWSERS`] times that |
 //!
 //! The username and the e-mail address of one user have separate counts, except the count of all strangers: a refusal
 //! for one name reveals nothing about the other.
@@ -40,7 +40,7 @@ const FREE_ATTEMPTS: u32 = 2;
 /// Attempts of all strangers at an account together, as a multiple of those of one address. A user may sign in at ten
 /// new places while ten attackers guess, and guesses from many addresses stay far below what a password of minimum
 /// length withstands.
-const STRANGERS: u32 = 10;
+const UNKNOWN_BROWSERS: u32 = 10;
 /// Maximum number of accounts and addresses counted at once; beyond it the oldest windows are dropped first.
 const MAX_COUNTED: usize = 10_000;
 
@@ -50,14 +50,14 @@ pub enum AttemptCount {
     /// The count of one browser or one address, at one account.
     One(UserId),
     /// The count of all strangers at this account.
-    Strangers(UserId),
+    UnknownBrowsers(UserId),
 }
 
 impl AttemptCount {
     /// The id under which the cluster keeps the count.
     pub const fn id(self) -> UserId {
         match self {
-            Self::One(id) | Self::Strangers(id) => id,
+            Self::One(id) | Self::UnknownBrowsers(id) => id,
         }
     }
 }
@@ -157,7 +157,7 @@ impl Throttles {
         let one = self.settings.account_failures.get();
         match count {
             AttemptCount::One(_) => one,
-            AttemptCount::Strangers(_) => one.saturating_mul(STRANGERS),
+            AttemptCount::UnknownBrowsers(_) => one.saturating_mul(UNKNOWN_BROWSERS),
         }
     }
 
@@ -183,7 +183,8 @@ mod tests {
     #[test]
     fn the_cluster_never_tries_more_than_the_limit() {
         let one = config::ThrottleConfig::default().account_failures.get();
-        let counts = [(AttemptCount::One(ALICE), one), (AttemptCount::Strangers(ALICE), STRANGERS * one)];
+        let counts =
+            [(AttemptCount::One(ALICE), one), (AttemptCount::UnknownBrowsers(ALICE), UNKNOWN_BROWSERS * one)];
         for (voters, (count, limit)) in [1, 2, 3, 5, 7, 9].into_iter().flat_map(|v| counts.map(|c| (v, c))) {
             let mut free = 0;
             let mut reserved = 0;

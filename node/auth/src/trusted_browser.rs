@@ -15,7 +15,7 @@ use conclave_state::{Stamp, ids::UserId};
 use conclave_crypto::{keys::Key, mac};
 
 /// Lifetime of a mark: the longest that browsers keep a cookie (RFC 6265bis §5.5).
-pub const LIFE: Duration = Duration::from_hours(400 * 24);
+pub const LIFETIME: Duration = Duration::from_hours(400 * 24);
 
 /// Maximum number of accounts that one browser is known for, as on a machine that a family shares. A new mark replaces
 /// the one of the oldest sign-in.
@@ -87,7 +87,7 @@ impl Mark {
     }
 
     fn is_good(&self, key: &Key, account: UserId, now: Stamp) -> bool {
-        let life_ms = u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX);
+        let life_ms = u64::try_from(LIFETIME.as_millis()).unwrap_or(u64::MAX);
         !self.made_at.plus_ms(life_ms).is_over_at(now) && self.is_of(key, account)
     }
 
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(trusted_browser.count_of(&key(), BOB, NOW), None);
         assert_eq!(trusted_browser.count_of(&Key::new([8; 32]), ADA, NOW), None);
         let later = |ms| NOW.plus_ms(ms);
-        let life = u64::try_from(LIFE.as_millis()).unwrap();
+        let life = u64::try_from(LIFETIME.as_millis()).unwrap();
         assert!(trusted_browser.count_of(&key(), ADA, later(life - 1)).is_some());
         assert_eq!(trusted_browser.count_of(&key(), ADA, later(life)), None);
     }

@@ -1,8 +1,8 @@
 //! Time and randomness: the only file of the node that requests either from the machine (docs/design/architecture.md).
 //!
 //! Everything else receives a [`Clock`] or an [`Entropy`] as an argument, so that a test can advance the one and seed
-//! the other. Leases are measured by [`Clock::lease_moment`] alone. It reads two clocks: one continues during suspend,
-//! and the other is never slewed (docs/design/serve-leases.md).
+//! the other. Leases are measured by [`Clock::lease_clock_reading`] alone. It reads two clocks: one continues during
+//! suspend, and the other is never slewed (docs/design/serve-leases.md).
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub trait Clock: Send + Sync {
     }
 
     /// The machine's two clocks for leases, read together.
-    fn lease_moment(&self) -> LeaseClockReading;
+    fn lease_clock_reading(&self) -> LeaseClockReading;
 }
 
 /// A source of randomness: every byte must be fit for a key.
@@ -98,7 +98,7 @@ impl Clock for SystemClock {
         read(ClockId::Boottime)
     }
 
-    fn lease_moment(&self) -> LeaseClockReading {
+    fn lease_clock_reading(&self) -> LeaseClockReading {
         LeaseClockReading { boot: read(ClockId::Boottime), raw: read(ClockId::MonotonicRaw) }
     }
 }
@@ -172,8 +172,8 @@ pub mod testing {
         }
 
         /// Leases run in real time: they are renewed in the background, while the test advances hours at once.
-        fn lease_moment(&self) -> LeaseClockReading {
-            self.machine.lease_moment()
+        fn lease_clock_reading(&self) -> LeaseClockReading {
+            self.machine.lease_clock_reading()
         }
     }
 

@@ -17,7 +17,7 @@ use super::{
 /// The interval between two checks of contact.
 const PERIOD: Duration = Duration::from_secs(1);
 /// The time without contact before anything is done about it: longer than an election.
-const PATIENCE: Duration = Duration::from_secs(3);
+const WAIT_LIMIT: Duration = Duration::from_secs(3);
 /// The time limit of one request.
 const ANSWER_LIMIT: Duration = Duration::from_millis(500);
 /// The interval at which a lasting loss is logged again.
@@ -55,7 +55,7 @@ impl Watch {
         match lost {
             Some(why) => {
                 let since = *self.lost_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= PATIENCE {
+                if since.elapsed() >= WAIT_LIMIT {
                     self.find_moved_members().await;
                     self.ask_whether_removed().await;
                     self.report(&why, since);

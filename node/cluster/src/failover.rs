@@ -28,7 +28,7 @@ use super::{
 /// Refused connections in a row that prove it: a process that is being restarted listens again before that many.
 const REFUSALS: u32 = 3;
 /// The pause between two connection attempts.
-const KNOCK: Duration = Duration::from_millis(3);
+const PROBE: Duration = Duration::from_millis(3);
 /// The time limit of a connection attempt, or of another voter's reply. After that, the timers are as fast.
 const ANSWER: Duration = Duration::from_millis(50);
 /// The number of further checks, and the pause between them. A dying process closes its streams a moment before its
@@ -166,11 +166,11 @@ async fn refuses(peers: &Peers, id: NodeId) -> bool {
     let Some((_, member)) = peers.identity.members().into_iter().find(|(node, _)| *node == id) else {
         return false;
     };
-    for knock in 0..REFUSALS {
-        if knock > 0 {
-            sleep(KNOCK).await;
+    for probe in 0..REFUSALS {
+        if probe > 0 {
+            sleep(PROBE).await;
         }
-        match timeout(ANSWER, peers.knock(&member.cluster_addr)).await {
+        match timeout(ANSWER, peers.probe(&member.cluster_addr)).await {
             Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {}
             _ => return false,
         }

@@ -357,7 +357,7 @@ impl Cluster {
 
     /// Transfers the lead to the most caught-up reachable voter, if this node leads. Returns when another node leads,
     /// or when no voter could take over. In both cases this node may stop.
-    pub async fn hand_over(&self) {
+    pub async fn transfer_leadership(&self) {
         let inner = Arc::clone(&self.inner);
         let handing = async move {
             leader_transfer::step_down(&inner.leader, &inner.leases, |_| true).await;

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::*;
 use crate::{
     identity::NodeIdentity,
-    transport::{Dialling, Knocking, Stream as Wired, Wire},
+    transport::{Dialling, Probing, Stream as Wired, Wire},
 };
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ impl Wire for Silent {
         Box::pin(async move { Ok(Box::new(ours) as Wired) })
     }
 
-    fn knock<'a>(&'a self, _: &'a str) -> Knocking<'a> {
+    fn probe<'a>(&'a self, _: &'a str) -> Probing<'a> {
         Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) })
     }
 }

@@ -124,8 +124,8 @@ impl Peers {
     ///
     /// # Errors
     /// The error of the connection attempt.
-    pub(crate) async fn knock(&self, addr: &str) -> std::io::Result<()> {
-        self.wire.knock(addr).await
+    pub(crate) async fn probe(&self, addr: &str) -> std::io::Result<()> {
+        self.wire.probe(addr).await
     }
 
     /// A client for the member `node` at `addr`. Must be called inside the consensus runtime, which then owns the
@@ -194,7 +194,7 @@ pub(crate) fn explain_status(status: &tonic::Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::{Dialling, Knocking};
+    use crate::transport::{Dialling, Probing};
 
     /// Nothing is dialled: connections are lazy.
     struct Unused;
@@ -204,7 +204,7 @@ mod tests {
             Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) })
         }
 
-        fn knock<'a>(&'a self, _: &'a str) -> Knocking<'a> {
+        fn probe<'a>(&'a self, _: &'a str) -> Probing<'a> {
             Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) })
         }
     }

@@ -21,7 +21,7 @@ use super::{
 };
 
 /// The time for which a lagging node waits before it asks the leader (docs/design/consistency.md).
-const PATIENCE: Duration = Duration::from_millis(250);
+const WAIT_LIMIT: Duration = Duration::from_millis(250);
 /// The time limit of the request to the leader (docs/design/serve-leases.md).
 const QUESTION: Duration = Duration::from_millis(300);
 /// The time for which a node then waits for entries that the leader has confirmed to exist.
@@ -48,7 +48,7 @@ pub(crate) async fn view_at(leader: &Leader, peers: &Peers, index: u64) -> Resul
     if current.index() >= index {
         return Ok(current);
     }
-    if let Ok(reached) = timeout(PATIENCE, view.reach(index)).await {
+    if let Ok(reached) = timeout(WAIT_LIMIT, view.reach(index)).await {
         return reached.ok_or(ViewError::Behind);
     }
     let confirmed = confirmed_index(leader, peers).await.ok_or(ViewError::Behind)?;

@@ -260,7 +260,7 @@ async fn start(
             return Err(refused_at_start(data, was_fresh, refused));
         }
     };
-    let lineage = settle_lineage(&mut data, &identity, roster.as_ref(), &stored)?;
+    let lineage = record_lineage(&mut data, &identity, roster.as_ref(), &stored)?;
     let snapshots = open_snapshots(&options.keys, options.runtime.clone(), &data, lineage)?;
     let secret_mark =
         data.secret_mark().ok_or_else(|| StartError::Raft("the data directory has no identity".into()))?;
@@ -398,7 +398,7 @@ fn serve(incoming: InboundReceiver, service: Service) -> Cells {
 }
 
 /// Records the lineage in the data directory before its first entry is written.
-fn settle_lineage(
+fn record_lineage(
     data: &mut DataDir,
     identity: &NodeIdentity,
     roster: Option<&Roster>,

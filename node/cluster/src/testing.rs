@@ -15,7 +15,7 @@ pub use super::{
     machine::{LocalSnapshots, StateMachine},
     propose::{HOLD, MAX_WAITING},
     rt::{FaultInjection, GrantFault, inject, seed},
-    transport::{Dialling, Inbound, Knocking, Stream, Wire},
+    transport::{Dialling, Inbound, Probing, Stream, Wire},
 };
 
 type Metrics = openraft::metrics::RaftMetrics<super::types::Config>;

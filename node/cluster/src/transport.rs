@@ -57,7 +57,7 @@ pub type Stream = Box<dyn Duplex>;
 pub type Dialling<'a> = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send + 'a>>;
 
 /// A connection attempt that shows if a member listens.
-pub type Knocking<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
+pub type Probing<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'a>>;
 
 /// The way members are reached: TLS over TCP, or a simulator's replacement.
 pub trait Wire: Send + Sync {
@@ -65,7 +65,7 @@ pub trait Wire: Send + Sync {
     fn dial<'a>(&'a self, addr: &'a str, node: Option<NodeId>) -> Dialling<'a>;
 
     /// Connects to the port of `addr`, and drops the connection at once.
-    fn knock<'a>(&'a self, addr: &'a str) -> Knocking<'a>;
+    fn probe<'a>(&'a self, addr: &'a str) -> Probing<'a>;
 }
 
 /// The cluster plane's incoming side, and the way out.
@@ -109,7 +109,7 @@ impl Wire for TlsWire {
         Box::pin(async move { dial(&self.0, addr, name).await.map(|stream| Box::new(stream) as Stream) })
     }
 
-    fn knock<'a>(&'a self, addr: &'a str) -> Knocking<'a> {
+    fn probe<'a>(&'a self, addr: &'a str) -> Probing<'a> {
         Box::pin(async move { TcpStream::connect(addr).await.map(drop) })
     }
 }

@@ -9,7 +9,7 @@ use std::{
 /// The interval between two updates of the line.
 const EVERY: Duration = Duration::from_millis(100);
 /// The time before the line appears: shorter work needs none.
-const PATIENCE: Duration = Duration::from_millis(500);
+const WAIT_LIMIT: Duration = Duration::from_millis(500);
 const CELLS: u64 = 24;
 
 /// A progress bar, shown until it is dropped.
@@ -31,7 +31,7 @@ impl Progress {
     /// Shows that `done` bytes are done.
     pub(super) fn at(&mut self, done: u64) {
         let now = Instant::now();
-        let young = now.duration_since(self.begun) < PATIENCE;
+        let young = now.duration_since(self.begun) < WAIT_LIMIT;
         let fresh = self.shown.is_some_and(|shown| now.duration_since(shown) < EVERY);
         if !self.visible || young || fresh {
             return;

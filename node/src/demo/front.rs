@@ -34,7 +34,7 @@ use super::layout::{APP_HOST, Layout};
 /// The largest request body that is forwarded.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// The time for which the front tries to find a node that answers.
-const PATIENCE: Duration = Duration::from_secs(8);
+const WAIT_LIMIT: Duration = Duration::from_secs(8);
 /// The time limit of one node: it holds a write for up to three seconds.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// The pause after every node has failed once.
@@ -132,7 +132,7 @@ impl Front {
     }
 
     async fn ask(&self, method: &Method, path: &str, headers: &HeaderMap, body: &Bytes) -> Response {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_LIMIT;
         let mut last = None;
         let nodes = usize::try_from(self.layout.nodes).unwrap_or(1);
         for attempt in 1.. {

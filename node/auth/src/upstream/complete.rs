@@ -62,7 +62,7 @@ impl Auth {
             return Err(match (upstream.is_atmosphere(), upstream.rule.admission) {
                 (true, Admission::Listed) => UpstreamError::NotListed,
                 (true, _) => UpstreamError::NoSignUp,
-                (false, _) => UpstreamError::Stranger,
+                (false, _) => UpstreamError::NotLinked,
             });
         }
         self.provision_user(&completion, &state, upstream, write_key).await

@@ -83,7 +83,7 @@ pub enum UpstreamError {
     NotFresh,
     /// No account is linked to this identity, and the provider does not admit new users.
     #[error("no account is linked to this identity")]
-    Stranger,
+    NotLinked,
     /// No account is linked to this DID, and neither the DID nor its handle is listed.
     #[error("no account is linked to this DID, and it is not listed")]
     NotListed,

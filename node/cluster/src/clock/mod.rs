@@ -290,8 +290,8 @@ impl Clock for ClusterClock {
         self.machine.steady()
     }
 
-    fn lease_moment(&self) -> LeaseClockReading {
-        self.machine.lease_moment()
+    fn lease_clock_reading(&self) -> LeaseClockReading {
+        self.machine.lease_clock_reading()
     }
 }
 

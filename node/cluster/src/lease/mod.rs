@@ -161,7 +161,7 @@ impl Leases {
 
     /// This machine's two clocks.
     pub(crate) fn now(&self) -> LeaseClockReading {
-        self.shared.runtime.clock.lease_moment()
+        self.shared.runtime.clock.lease_clock_reading()
     }
 
     fn node(&self) -> NodeId {

@@ -22,7 +22,7 @@ const QUESTION: Duration = Duration::from_millis(300);
 /// The pause after a request that failed.
 const RETRY: Duration = Duration::from_millis(25);
 /// The longest time for which the release may delay the end of a process.
-const FAREWELL: Duration = Duration::from_millis(200);
+const RELEASE_LIMIT: Duration = Duration::from_millis(200);
 
 impl Leases {
     /// Runs until the task is dropped.
@@ -126,7 +126,7 @@ impl Leases {
                 let Some(mut client) = self.client(leader) else { return };
                 let envelope = Some(self.shared.peers.identity.envelope(leader));
                 let request = pb::ReleaseRequest { envelope, process: self.shared.process };
-                let _ = timeout(FAREWELL, client.release(request)).await;
+                let _ = timeout(RELEASE_LIMIT, client.release(request)).await;
             }
             None => {}
         }

@@ -20,7 +20,7 @@ const QUALITIES: [u8; 3] = [85, 60, 30];
 
 /// The reason why there is no picture.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PortraitError {
+pub(crate) enum AvatarError {
     #[error("it is not a PNG, JPEG or WebP")]
     Kind,
     #[error(transparent)]
@@ -32,13 +32,13 @@ pub(crate) enum PortraitError {
 }
 
 /// A JPEG of [`SIDE`] by [`SIDE`] pixels, of the middle of the picture.
-pub(crate) fn drawn_anew(bytes: &[u8]) -> Result<Vec<u8>, PortraitError> {
-    let format = image::guess_format(bytes).map_err(|_| PortraitError::Kind)?;
+pub(crate) fn drawn_anew(bytes: &[u8]) -> Result<Vec<u8>, AvatarError> {
+    let format = image::guess_format(bytes).map_err(|_| AvatarError::Kind)?;
     if !matches!(format, ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP) {
-        return Err(PortraitError::Kind);
+        return Err(AvatarError::Kind);
     }
     if format == ImageFormat::WebP && !is_plain_webp(bytes) {
-        return Err(PortraitError::Inside);
+        return Err(AvatarError::Inside);
     }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
@@ -54,7 +54,7 @@ pub(crate) fn drawn_anew(bytes: &[u8]) -> Result<Vec<u8>, PortraitError> {
             return Ok(jpeg);
         }
     }
-    Err(PortraitError::Size)
+    Err(AvatarError::Size)
 }
 
 /// True if no frame of a WebP exceeds the limits. A WebP states its size twice: in the container, against which the
@@ -171,10 +171,10 @@ mod tests {
             |side: u16| [&[0x10, 0, 0, 0x9d, 1, 0x2a][..], &side.to_le_bytes(), &side.to_le_bytes()].concat();
         for (kind, body) in [(b"VP8 ", frame(16_383)), (b"VP8 ", vec![0x10]), (b"ANMF", vec![0; 32])] {
             let drawn = drawn_anew(&webp(kind, &body));
-            assert!(matches!(drawn, Err(PortraitError::Inside)), "{drawn:?}");
+            assert!(matches!(drawn, Err(AvatarError::Inside)), "{drawn:?}");
         }
         // Decoded, and found to be truncated.
-        assert!(matches!(drawn_anew(&webp(b"VP8 ", &frame(16))), Err(PortraitError::Image(_))));
+        assert!(matches!(drawn_anew(&webp(b"VP8 ", &frame(16))), Err(AvatarError::Image(_))));
         let mut good = Cursor::new(Vec::new());
         RgbaImage::from_pixel(9, 9, Rgba([200, 0, 0, 255])).write_to(&mut good, ImageFormat::WebP).unwrap();
         assert!(drawn_anew(good.get_ref()).is_ok());

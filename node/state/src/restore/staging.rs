@@ -28,7 +28,7 @@ const MAX_PIECES: u64 = 200_000;
 /// Longest row that may be spread over several pieces. The longest existing rows hold the fields of a few commands.
 const MAX_ROW_BYTES: usize = 4 * 1024 * 1024;
 /// Longest duration of a restore: what a client left behind must not stay in memory for ever.
-const LIFE_MS: u64 = 3_600_000;
+const LIFETIME_MS: u64 = 3_600_000;
 
 pub(crate) const HEAD_TABLE: u32 = 200;
 pub(crate) const ROWS_TABLE: u32 = 201;
@@ -189,13 +189,13 @@ impl State {
     }
 
     fn put_staging(&mut self, staging: Staging) {
-        self.expire_at(staging.begun_at.plus_ms(LIFE_MS), Expiring::Restore(staging.id));
+        self.expire_at(staging.begun_at.plus_ms(LIFETIME_MS), Expiring::Restore(staging.id));
         self.staging = Some(Arc::new(staging));
     }
 
     pub(crate) fn forget_restore(&mut self, id: RestoreId) {
         if let Some(staging) = self.staging.take_if(|staging| staging.id == id) {
-            self.forget_expiry(staging.begun_at.plus_ms(LIFE_MS), Expiring::Restore(id));
+            self.forget_expiry(staging.begun_at.plus_ms(LIFETIME_MS), Expiring::Restore(id));
         }
     }
 }

@@ -121,7 +121,7 @@ async fn a_leader_that_stops_in_order_gives_the_lead_away_first() {
         cluster.ready(leader).await;
         created(cluster.node(leader), 2 * n).await;
         let began = Instant::now();
-        cluster.node(leader).hand_over().await;
+        cluster.node(leader).transfer_leadership().await;
         assert!(!cluster.node(leader).is_leader());
         created(cluster.node(leader), 2 * n + 1).await;
         times.push(began.elapsed());
@@ -134,7 +134,7 @@ async fn a_leader_that_stops_in_order_gives_the_lead_away_first() {
     for id in cluster.ids().into_iter().filter(|id| *id != next) {
         cluster.kill(id).await;
     }
-    tokio::time::timeout(LIMIT, cluster.node(next).hand_over()).await.unwrap();
+    tokio::time::timeout(LIMIT, cluster.node(next).transfer_leadership()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

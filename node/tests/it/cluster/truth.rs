@@ -177,7 +177,7 @@ async fn a_node_that_gave_the_lead_away_serves_as_leader_again_when_it_gets_it_b
     let cluster = TestCluster::start(3).await;
     create(cluster.node(1), 1).await.unwrap();
     let first = cluster.leader().await;
-    cluster.node(first).hand_over().await;
+    cluster.node(first).transfer_leadership().await;
     let deadline = Instant::now() + LIMIT;
     loop {
         let leader = cluster.leader().await;
@@ -186,7 +186,7 @@ async fn a_node_that_gave_the_lead_away_serves_as_leader_again_when_it_gets_it_b
         }
         assert!(Instant::now() < deadline, "node {first} never leads again");
         // It transfers leadership to the voter with most of the log, which is either of the other two.
-        cluster.node(leader).hand_over().await;
+        cluster.node(leader).transfer_leadership().await;
     }
     create(cluster.node(first), 2).await.unwrap();
     for id in 1..=3 {

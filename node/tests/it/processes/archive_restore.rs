@@ -12,7 +12,7 @@ use conclave_state::snapshot;
 
 use super::{
     relying_party::{Way, refresh, sign_in},
-    restore::{House, Serving, json},
+    restore::{DemoDirectory, Serving, json},
 };
 
 /// The number of points in time that are restored.
@@ -25,7 +25,7 @@ const WORK: Duration = Duration::from_secs(8);
 async fn every_disk_is_lost_amid_work_and_the_archive_brings_it_back() {
     let place = tempfile::tempdir().unwrap();
     let target = format!("file://{}", place.path().display());
-    let mut house = House::start_with(&[("CONCLAVE_ARCHIVE__TARGET", &target)]);
+    let mut house = DemoDirectory::start_with(&[("CONCLAVE_ARCHIVE__TARGET", &target)]);
 
     // Points to restore: the digest of a live node at each.
     let mut live = Vec::new();

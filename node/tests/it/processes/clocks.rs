@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::{
     relying_party::{Way, sign_in},
-    restore::{House, Serving, json},
+    restore::{DemoDirectory, Serving, json},
     runbooks::Runbook,
     world::{Demo, browser},
 };
@@ -45,11 +45,11 @@ impl Clocks {
         vec![("LD_PRELOAD", library), ("CLOCK_OFFSETS", offsets)]
     }
 
-    fn start(&self) -> House {
+    fn start(&self) -> DemoDirectory {
         let environment = self.environment();
         let settings: Vec<(&str, &str)> =
             environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        House::start_with(&settings)
+        DemoDirectory::start_with(&settings)
     }
 
     /// Sets the wall clock of this node ahead by this many seconds.
@@ -81,7 +81,7 @@ async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     }
 }
 
-async fn leader(house: &House) -> u64 {
+async fn leader(house: &DemoDirectory) -> u64 {
     let mut leader = None;
     until("a node leads", async || {
         leader = house.demo.leader().await;
@@ -91,14 +91,14 @@ async fn leader(house: &House) -> u64 {
     leader.unwrap()
 }
 
-fn problems(house: &House) -> Vec<String> {
+fn problems(house: &DemoDirectory) -> Vec<String> {
     let status = house.demo.conclave(&["cluster", "status"]);
     let said = status["problems"].as_array().cloned().unwrap_or_default();
     said.iter().map(|line| line.as_str().unwrap().to_owned()).collect()
 }
 
 /// Signs users in until `stop` is set; returns the number of failures.
-async fn keep_signing_in(house: Arc<House>, stop: Arc<AtomicBool>, done: Arc<AtomicUsize>) -> usize {
+async fn keep_signing_in(house: Arc<DemoDirectory>, stop: Arc<AtomicBool>, done: Arc<AtomicUsize>) -> usize {
     let mut lost = 0;
     while !stop.load(Ordering::Relaxed) {
         match sign_in(&house.demo, Way::EachToTheNextNode).await {
@@ -164,7 +164,7 @@ async fn a_log_time_that_wrong_clocks_moved_ahead_is_brought_back_by_the_runbook
     // All machines start with clocks that are ten days ahead: no clock contradicts them.
     clocks.set_all(10 * DAY);
     let environment = clocks.environment();
-    let serve = |house: &House, node: u64| {
+    let serve = |house: &DemoDirectory, node: u64| {
         Serving::start_with(&house.config(node), &house.file(&format!("{node}.log")), &environment)
     };
     let nodes: Vec<Serving> = (1..=3).map(|node| serve(&house, node)).collect();

@@ -21,9 +21,9 @@ use super::{
 
 /// The largest number of groups of a user; the demo's administrator is in one already.
 const MOST_GROUPS: usize = 256;
-/// The number of long requests to each proxy, spread over `STRANGERS` connections.
+/// The number of long requests to each proxy, spread over `UNTRUSTED_CONNECTIONS` connections.
 const STORM: usize = 240;
-const STRANGERS: usize = 6;
+const UNTRUSTED_CONNECTIONS: usize = 6;
 /// The longest time for a proxy to show that no node can decide.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -112,8 +112,9 @@ async fn a_storm_of_long_requests_is_nobody_elses_trouble(
         .into_iter()
         .map(|(browser, url)| tokio::spawn(ordinary_requests(browser, url, Arc::clone(&over))))
         .collect();
-    let strangers: Vec<_> =
-        (0..STRANGERS).map(|n| tokio::spawn(long_requests(proxy.browser(), proxy.url("/"), n))).collect();
+    let strangers: Vec<_> = (0..UNTRUSTED_CONNECTIONS)
+        .map(|n| tokio::spawn(long_requests(proxy.browser(), proxy.url("/"), n)))
+        .collect();
     let mut refused = Vec::new();
     for stranger in strangers {
         refused.extend(stranger.await.unwrap());
@@ -148,7 +149,7 @@ async fn ordinary_requests(
 /// the other statuses.
 async fn long_requests(browser: reqwest::Client, url: String, n: usize) -> Vec<u16> {
     let mut refused = Vec::new();
-    for turn in 0..STORM / STRANGERS {
+    for turn in 0..STORM / UNTRUSTED_CONNECTIONS {
         let length = [900, 3_000, 5_500, 7_000][(n + turn) % 4];
         let long = format!("{url}?q={}", "x".repeat(length));
         let status = browser.get(long).header("accept", "text/html").send().await.unwrap().status().as_u16();

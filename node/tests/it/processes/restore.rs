@@ -67,12 +67,12 @@ impl Drop for Serving {
 }
 
 /// A demo whose data stays when it is killed, and the files around it.
-pub(super) struct House {
+pub(super) struct DemoDirectory {
     pub demo: Demo,
     dir: tempfile::TempDir,
 }
 
-impl House {
+impl DemoDirectory {
     pub(super) fn start() -> Self {
         Self::start_with(&[])
     }
@@ -156,7 +156,7 @@ impl House {
     }
 }
 
-fn saved_as_of_an_entry(house: &House) {
+fn saved_as_of_an_entry(house: &DemoDirectory) {
     let (config, api) = (house.config(2), &house.demo.cluster.nodes[1].api);
     let save = |name: &str, index: u64| {
         let (file, index) = (house.file(name).display().to_string(), index.to_string());
@@ -172,7 +172,7 @@ fn saved_as_of_an_entry(house: &House) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_disk_is_lost_and_a_snapshot_founds_the_cluster_anew() {
-    let mut house = House::start();
+    let mut house = DemoDirectory::start();
     house.create("kept").await;
     let before = sign_in(&house.demo, Way::EachToTheNextNode).await.unwrap();
     assert!(house.knows(1, &before).await);
@@ -235,7 +235,7 @@ async fn every_disk_is_lost_and_a_snapshot_founds_the_cluster_anew() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_disk_that_is_left_founds_the_cluster_anew() {
-    let mut house = House::start();
+    let mut house = DemoDirectory::start();
     house.create("kept").await;
     house.demo.digests().await;
     let person = sign_in(&house.demo, Way::EachToTheNextNode).await.unwrap();
@@ -286,7 +286,7 @@ async fn a_running_cluster_is_restored_though_its_leader_is_killed() {
     let house = {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("demo");
-        House { demo: Demo::start(&["--restart", "--data", data.to_str().unwrap()]), dir }
+        DemoDirectory { demo: Demo::start(&["--restart", "--data", data.to_str().unwrap()]), dir }
     };
     for n in 0..20 {
         house.create(&format!("old-{n}")).await;
@@ -357,7 +357,7 @@ fn next(seed: &mut u64, limit: u64) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restore_that_is_killed_at_any_moment_leaves_the_old_data_or_the_new() {
     const ROUNDS: usize = 200;
-    let mut house = House::start();
+    let mut house = DemoDirectory::start();
     house.create("kept").await;
     let file = house.save("cluster.snapshot");
     house.demo.kill();

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::PathBuf, process::Stdio};
 
 use super::{
     relying_party::{Way, refresh, sign_in},
-    restore::{House, Serving, conclave},
+    restore::{DemoDirectory, Serving, conclave},
     world::{browser, field, kill_9},
 };
 
@@ -25,7 +25,7 @@ impl Runbook {
     }
 
     /// The arguments of the command on this machine of the test.
-    fn command(&mut self, house: &House, machine: u64, line: &str) -> Vec<String> {
+    fn command(&mut self, house: &DemoDirectory, machine: u64, line: &str) -> Vec<String> {
         assert!(self.commands.iter().any(|command| command == line), "not in the runbook: {line}");
         self.run.insert(line.to_owned());
         let data = &house.demo.cluster.nodes[usize::try_from(machine).unwrap() - 1].data_dir;
@@ -40,12 +40,12 @@ impl Runbook {
 
     /// Runs the command and returns its output.
     #[track_caller]
-    pub(super) fn step(&mut self, house: &House, machine: u64, line: &str) -> String {
+    pub(super) fn step(&mut self, house: &DemoDirectory, machine: u64, line: &str) -> String {
         self.step_with(house, machine, line, &[])
     }
 
     #[track_caller]
-    fn step_with(&mut self, house: &House, machine: u64, line: &str, more: &[&str]) -> String {
+    fn step_with(&mut self, house: &DemoDirectory, machine: u64, line: &str, more: &[&str]) -> String {
         let arguments = self.command(house, machine, line);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
         let output = conclave(&arguments).stdin(Stdio::null()).output().unwrap();
@@ -54,7 +54,7 @@ impl Runbook {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    fn serve(&mut self, house: &House, machine: u64) -> Serving {
+    fn serve(&mut self, house: &DemoDirectory, machine: u64) -> Serving {
         self.command(house, machine, "conclave serve --config /etc/conclave/conclave.toml");
         Serving::start(&house.config(machine), &house.file(&format!("{machine}.log")))
     }
@@ -68,7 +68,7 @@ impl Runbook {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_a_lost_administrator_a_lost_node_and_a_lost_house() {
-    let mut house = House::start();
+    let mut house = DemoDirectory::start();
 
     let mut book = Runbook::open("upgrade.md");
     let status = "conclave cluster status --config /etc/conclave/conclave.toml";
@@ -141,7 +141,7 @@ async fn an_upgrade_a_lost_administrator_a_lost_node_and_a_lost_house() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_quorum() {
-    let mut house = House::start();
+    let mut house = DemoDirectory::start();
     house.create("kept").await;
     house.demo.digests().await;
     house.demo.kill();
@@ -159,7 +159,7 @@ async fn a_lost_quorum() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leaked_secret() {
-    let house = House::start();
+    let house = DemoDirectory::start();
     let before = sign_in(&house.demo, Way::EachToTheNextNode).await.unwrap();
     assert!(house.knows(0, &before).await);
     let mut book = Runbook::open("leaked-secret.md");

@@ -210,7 +210,7 @@ async fn the_next_leader_tells_what_the_last_one_did_not() {
     assert_eq!(announcers[1].round().await + announcers[2].round().await, 0, "followers send no notices");
     assert!(endpoint.taken().is_empty());
 
-    sites[0].node.cluster().hand_over().await;
+    sites[0].node.cluster().transfer_leadership().await;
     conclave_node::testing::wait_until(|| sites[1..].iter().any(|site| site.node.cluster().is_leader()))
         .await;
     let next = sites.iter().position(|site| site.node.cluster().is_leader()).unwrap();

@@ -20,9 +20,9 @@ const SEQUENCES: u64 = 250;
 const STEPS: usize = 10;
 
 /// splitmix64.
-struct Dice(u64);
+struct Rng(u64);
 
-impl Dice {
+impl Rng {
     fn roll(&mut self, sides: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -47,7 +47,7 @@ struct Sent {
 /// The visits of one user.
 struct Walk<'a> {
     sites: &'a mut [Site],
-    dice: Dice,
+    dice: Rng,
     browser: Browser,
     /// Addresses that were opened, in any tab: the targets of Back.
     history: Vec<String>,
@@ -305,7 +305,7 @@ async fn sequences(from: u64) {
     for seed in from..from + SEQUENCES {
         let mut walk = Walk {
             sites: &mut sites,
-            dice: Dice(seed),
+            dice: Rng(seed),
             browser: Browser::default(),
             history: Vec::new(),
             tabs: Vec::new(),

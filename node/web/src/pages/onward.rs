@@ -35,7 +35,7 @@ use super::{
 /// The purpose that the seal is bound to.
 const PURPOSE: &str = "onward/1";
 /// Time for which the page may be opened: as long as a user may look at it and reload it.
-const LIFE_MS: u64 = 15 * 60_000;
+const LIFETIME_MS: u64 = 15 * 60_000;
 /// Maximum length of a text, in bytes, in the `Location` of a response. With the cookies that follow a sign-in and the
 /// other headers it fits into the 4 KiB that nginx accepts by default. If the text is longer, the response is the page
 /// itself.
@@ -180,7 +180,7 @@ impl Site {
     }
 
     fn onward_bound(&self, onward: Onward, browser: Option<[u8; 32]>) -> Response {
-        let expires_at_ms = self.auth.runtime().clock.now_ms().saturating_add(LIFE_MS);
+        let expires_at_ms = self.auth.runtime().clock.now_ms().saturating_add(LIFETIME_MS);
         let sealed = SealedOnward { expires_at_ms, browser, onward };
         match self.auth.seal_for_browser(PURPOSE, &sealed) {
             Ok(text) if text.len() <= MAX_IN_LOCATION => see_other(&format!("/continue?to={text}")),

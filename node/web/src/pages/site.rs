@@ -323,7 +323,7 @@ impl Site {
         with_cookie(
             response,
             self.browser_cookie
-                .set(TRUSTED_BROWSER, &trusted_browser.text(), Some(trusted_browser::LIFE))
+                .set(TRUSTED_BROWSER, &trusted_browser.text(), Some(trusted_browser::LIFETIME))
                 .ok(),
         )
     }

@@ -337,7 +337,7 @@ fn fault(error: &UpstreamError, name: &str) -> Fault {
             "You must sign in again",
             "The application requires a new sign-in, and the provider does not confirm one. Go back and sign in another way.",
         ),
-        UpstreamError::Stranger => stranger(),
+        UpstreamError::NotLinked => stranger(),
         UpstreamError::NotListed => page(
             StatusCode::FORBIDDEN,
             "not_allowed",

@@ -1,5 +1,4 @@
 //! Steps of reading a request, shared by the endpoint and by pushed requests: request object, validation, hint.
-//! hint.
 
 use conclave_auth::authorization::{AuthorizationError, AuthorizationRequest};
 

@@ -7,7 +7,7 @@ use conclave_crypto::{keys::Key, mac};
 
 /// Lifetime of a nonce: long enough that a client seldom needs a new one, short enough that a proof made in advance
 /// soon becomes worthless.
-const LIFE_MS: u64 = 300_000;
+const LIFETIME_MS: u64 = 300_000;
 /// Maximum lead of the clock of the node that made it.
 const MAX_AHEAD_MS: u64 = 60_000;
 const MAC_LEN: usize = 16;
@@ -26,7 +26,7 @@ pub(crate) fn is_good(key: &Key, now_ms: u64, nonce: &str) -> bool {
         return false;
     }
     let made_ms = u64::from_be_bytes(*time);
-    made_ms <= now_ms.saturating_add(MAX_AHEAD_MS) && now_ms < made_ms.saturating_add(LIFE_MS)
+    made_ms <= now_ms.saturating_add(MAX_AHEAD_MS) && now_ms < made_ms.saturating_add(LIFETIME_MS)
 }
 
 fn tag(key: &Key, time: [u8; 8]) -> [u8; MAC_LEN] {
@@ -42,9 +42,9 @@ mod tests {
     fn a_nonce_is_good_for_its_time_and_under_its_key_alone() {
         let key = Key::new([1; 32]);
         let nonce = make(&key, 1_000_000);
-        assert!(is_good(&key, 1_000_000, &nonce) && is_good(&key, 1_000_000 + LIFE_MS - 1, &nonce));
+        assert!(is_good(&key, 1_000_000, &nonce) && is_good(&key, 1_000_000 + LIFETIME_MS - 1, &nonce));
         assert!(is_good(&key, 1_000_000 - MAX_AHEAD_MS, &nonce), "another node's clock");
-        assert!(!is_good(&key, 1_000_000 + LIFE_MS, &nonce));
+        assert!(!is_good(&key, 1_000_000 + LIFETIME_MS, &nonce));
         assert!(!is_good(&key, 1_000_000 - MAX_AHEAD_MS - 1, &nonce));
         assert!(!is_good(&Key::new([2; 32]), 1_000_000, &nonce));
         for at in 0..nonce.len() {
