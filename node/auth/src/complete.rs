@@ -73,6 +73,7 @@ impl Auth {
     ///
     /// # Errors
     /// [`AuthError`]; `Refused(TicketSpent)` when this login was already completed.
+    #[tracing::instrument(name = "auth.complete", skip_all)]
     pub async fn complete(
         &self,
         ticket: &Ticket,

@@ -82,6 +82,7 @@ impl Auth {
     ///
     /// # Errors
     /// [`AuthError`] when the cluster cannot accept the write that the decision needs.
+    #[tracing::instrument(name = "auth.next", skip_all)]
     pub async fn next(
         &self,
         target: &LoginTarget,

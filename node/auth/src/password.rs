@@ -83,6 +83,7 @@ impl Auth {
     ///
     /// # Errors
     /// [`PasswordRejection`].
+    #[tracing::instrument(name = "auth.password", skip_all)]
     pub async fn prove_password(
         &self,
         username: &str,

@@ -92,6 +92,7 @@ pub(crate) fn app_cookie(original_scheme: &str) -> CookiePolicy {
 
 /// The decision, if it needs no communication: on a version that this node may decide on by itself, and that includes
 /// all the cookies presented. `None` if [`decide`] has to wait.
+#[tracing::instrument(name = "forward_auth.check_at_once", skip_all, level = "debug")]
 pub(crate) fn decide_at_once(
     state: &ForwardAuth,
     original: &Original,
@@ -173,6 +174,7 @@ pub(crate) fn domain_cookie(state: &ForwardAuth, original_scheme: &str, host: &s
     Some(CookiePolicy::for_domain(original_scheme == "https", domain))
 }
 
+#[tracing::instrument(name = "forward_auth.check", skip_all, level = "debug")]
 pub(crate) async fn decide(state: &ForwardAuth, original: &Original, headers: &HeaderMap) -> Decision {
     match signed_in(state, original, headers).await {
         Ok(None) => without_session(state, original, headers).await,

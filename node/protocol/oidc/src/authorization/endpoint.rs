@@ -47,6 +47,7 @@ pub(crate) async fn by_post(State(oidc): State<Oidc>, id: RequestId, body: Bytes
 /// Maximum length of a request that is redirected to GET: what browsers and proxies carry in a URL.
 const MAX_QUERY_BYTES: usize = 8 * 1024;
 
+#[tracing::instrument(name = "oidc.authorize", skip_all)]
 async fn endpoint(
     oidc: &Oidc,
     id: &RequestId,

@@ -110,6 +110,7 @@ pub(crate) async fn endpoint(State(oidc): State<Oidc>, headers: RequestHead, bod
     }
 }
 
+#[tracing::instrument(name = "oidc.push", skip_all)]
 async fn push(oidc: &Oidc, headers: &RequestHead, body: &[u8]) -> Result<Response, PushError> {
     let (form, write_key) = form::read_form(oidc, "par", headers, body, b"")?;
     let client = caller::authenticated(oidc, headers, &form).await?;

@@ -130,6 +130,7 @@ async fn target(
 
 /// Answers the request. An ID token of this very session proves that the relying party is part of it, and no
 /// confirmation is needed. Without one an attacker could have sent the browser here, so the user must confirm.
+#[tracing::instrument(name = "oidc.logout", skip_all)]
 async fn answer(
     oidc: &Oidc,
     id: &RequestId,

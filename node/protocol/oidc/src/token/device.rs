@@ -122,6 +122,7 @@ fn admitted_by(oidc: &Oidc, state: &conclave_state::State, client: &Client, devi
 ///
 /// # Errors
 /// [`TokenError`].
+#[tracing::instrument(name = "oidc.token.device", skip_all)]
 pub(crate) async fn redeem(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
     let text = request.form.get("device_code").ok_or(TokenError::InvalidRequest("device_code is missing"))?;
     let (handle, known) =

@@ -36,6 +36,7 @@ pub(crate) async fn endpoint(State(oidc): State<Oidc>, headers: RequestHead, bod
     response
 }
 
+#[tracing::instrument(name = "oidc.token", skip_all)]
 async fn answer(oidc: &Oidc, headers: &RequestHead, body: &[u8]) -> Result<TokenResponse, TokenError> {
     let proof = dpop::verify_proof(oidc, headers, "POST", paths::TOKEN, None)?;
     // The key is part of the write key: a retry under another key is another request.

@@ -38,6 +38,7 @@ const BAD_REFRESH: TokenError = TokenError::InvalidGrant("the refresh token is i
 ///
 /// # Errors
 /// [`TokenError`].
+#[tracing::instrument(name = "oidc.token.code", skip_all)]
 pub(crate) async fn code(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
     let form = &request.form;
     let text = form.get("code").ok_or(TokenError::InvalidRequest("code is missing"))?;
@@ -119,6 +120,7 @@ pub(crate) fn redeemed(
 ///
 /// # Errors
 /// [`TokenError`].
+#[tracing::instrument(name = "oidc.token.refresh", skip_all)]
 pub(crate) async fn refresh(oidc: &Oidc, request: &TokenRequest<'_>) -> Result<TokenResponse, TokenError> {
     let text =
         request.form.get("refresh_token").ok_or(TokenError::InvalidRequest("refresh_token is missing"))?;

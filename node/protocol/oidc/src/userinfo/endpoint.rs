@@ -79,6 +79,7 @@ fn in_header(headers: &HeaderMap) -> Result<Presented, BearerError> {
     }
 }
 
+#[tracing::instrument(name = "oidc.userinfo", skip_all)]
 async fn answer(
     oidc: &Oidc,
     headers: &RequestHead,

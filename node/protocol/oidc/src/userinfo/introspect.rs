@@ -43,6 +43,7 @@ pub(crate) async fn endpoint(State(oidc): State<Oidc>, headers: RequestHead, bod
     }
 }
 
+#[tracing::instrument(name = "oidc.introspect", skip_all)]
 async fn answer(oidc: &Oidc, headers: &RequestHead, body: &[u8]) -> Result<Response, TokenError> {
     let (form, _) = read_form(oidc, "introspect", headers, body, b"")?;
     let (known, _) = client_auth::authenticate_now(oidc, headers, &form).await?;

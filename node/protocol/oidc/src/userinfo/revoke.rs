@@ -33,6 +33,7 @@ pub(crate) async fn endpoint(State(oidc): State<Oidc>, headers: RequestHead, bod
 }
 
 /// An unknown token counts as revoked (§2.2). `token_type_hint` is not needed: a token's form shows its type.
+#[tracing::instrument(name = "oidc.revoke", skip_all)]
 async fn answer(oidc: &Oidc, headers: &RequestHead, body: &[u8]) -> Result<(), TokenError> {
     let (form, write_key) = read_form(oidc, "revoke", headers, body, b"")?;
     let (known, _) = client_auth::authenticate_now(oidc, headers, &form).await?;
