@@ -3,7 +3,7 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `auth` | authentication, and the permits [`auth::MayRead`] and [`auth::MayWrite`] that everything below requires |
+//! | `auth` | authentication, and the permits `auth::MayRead` and `auth::MayWrite` that everything below requires |
 //! | `request` | the parts that all calls share: the version to read, the name of a write, the metadata of a response |
 //! | `names` | usernames, group names and slugs to ids |
 //! | `page` | listings |

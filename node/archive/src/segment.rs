@@ -36,7 +36,7 @@ const ZSTD_LEVEL: i32 = 3;
 /// The payload of one segment when the archive is behind. A second of writes has a fraction of it, and an object of
 /// this size is written within a second over 40 Mbit/s.
 pub const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
-/// The entries of one segment: with their lengths they stay below [`MAX_PLAIN_BYTES`] however small they are.
+/// The entries of one segment: with their lengths they stay below `MAX_PLAIN_BYTES` however small they are.
 pub const SEGMENT_ENTRIES: usize = 10_000;
 /// The most bytes of a segment, including the entry that passes the limit.
 const MAX_PLAIN_BYTES: usize = SEGMENT_BYTES + MAX_PAYLOAD_BYTES + SEGMENT_ENTRIES * RECORD_HEAD_BYTES;

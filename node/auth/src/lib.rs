@@ -1,5 +1,5 @@
 //! **Authentication for all protocols**: sessions, passwords, throttles, login attempts and the one place that decides
-//! the next step. Protocol slices parse requests into a [`ticket::Target`]; this room takes the user to it.
+//! the next step. Protocol slices parse requests into a [`ticket::LoginTarget`]; this room takes the user to it.
 //!
 //! | file | owns |
 //! |---|---|

@@ -1,7 +1,7 @@
 //! Password attempts. They are counted on this node first, and in the log only when an account has many of them
 //! (docs/design/consistency.md).
 //!
-//! Each voter may allow [`FREE_ATTEMPTS`] attempts per count in a window on its own. Every further attempt is reserved
+//! Each voter may allow `FREE_ATTEMPTS` attempts per count in a window on its own. Every further attempt is reserved
 //! in the log before the password is compared, against a limit from which all free attempts are subtracted. So the
 //! cluster never tries more passwords than the limit of a count in a window, however the attempts are distributed and
 //! however parallel they are. An attack causes almost no writes.
@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | a browser that has signed in to the account before (see `trusted_browser`) | of that browser | `account_failures` |
 //! | an address that the account has a session from | of that address and the account | `account_failures` |
-//! | anywhere else | of that address and the account, *and* of all such attempts at the account | `account_failures`, and [`UNKNOWN_BROWSERS`] times that |
+//! | anywhere else | of that address and the account, *and* of all such attempts at the account | `account_failures`, and `UNKNOWN_BROWSERS` times that |
 //!
 //! The username and the e-mail address of one user have separate counts, except the count of all strangers: a refusal
 //! for one name reveals nothing about the other.

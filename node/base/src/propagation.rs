@@ -24,7 +24,7 @@ pub fn adopt(span: &Span, metadata: &MetadataMap) {
     span.set_parent(context).ok();
 }
 
-/// The current span as text for a sealed value: ids and flags, [`LENGTH`] bytes. Empty without a collector.
+/// The current span as text for a sealed value: ids and flags, `LENGTH` bytes. Empty without a collector.
 pub fn sealed() -> String {
     let mut text = String::new();
     TraceContextPropagator::new().inject_context(&Span::current().context(), &mut Text(&mut text));

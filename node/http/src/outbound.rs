@@ -3,7 +3,7 @@
 //! The name is resolved here, each address is checked, and the connection is made to the checked address, so that a
 //! name cannot resolve differently for the check and for the connection. Public addresses are contacted by https;
 //! others only if the configuration names them. Redirects are not followed, bodies are bounded, and no request takes
-//! longer than [`LIMIT`].
+//! longer than `LIMIT`.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},

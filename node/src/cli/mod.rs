@@ -14,7 +14,7 @@
 //! | `doctor/` | checks of a protected application from the outside |
 //! | `users`, `groups`, `applications`, `app_passwords`, `clients`, `sessions`, `tokens`, `keys`, `upstreams`, `policies`, `snapshots`, `cluster`, `archive`, `join`, `secret` | a command each |
 //!
-//! A command is a function from its arguments and a client to an [`output::Output`]; nothing else prints.
+//! A command is a function from its arguments and a client to an `output::Output`; nothing else prints.
 
 mod app_passwords;
 mod applications;

@@ -41,8 +41,8 @@ impl Ports {
     /// Fails if there are none.
     pub fn free(entropy: &dyn Entropy) -> anyhow::Result<Self> {
         let first = u16::from_be_bytes(entropy.bytes()) % BASES;
-        let bases = (0..BASES).map(|n| LOWEST + (first + n) % BASES * IN_A_ROW);
-        bases.filter_map(Self::reserve).next().ok_or_else(|| {
+        let mut bases = (0..BASES).map(|n| LOWEST + (first + n) % BASES * IN_A_ROW);
+        bases.find_map(Self::reserve).ok_or_else(|| {
             anyhow::anyhow!(
                 "there are no hundred free ports in a row from {LOWEST} on; choose some with --base-port"
             )

@@ -2,7 +2,8 @@
 //!
 //! Logs go to standard error, as text on a terminal and as JSON lines elsewhere; standard output is for commands.
 //! Traces are exported only when a collector is configured. One trace then spans a follower and the leader, carried by
-//! [`propagation`]. Nothing in here may stop or slow the node: if a collector is unreachable, spans are lost.
+//! [`propagation`](conclave_base::propagation). Nothing in here may stop or slow the node: if a collector is
+//! unreachable, spans are lost.
 
 pub mod metrics;
 mod one_line;

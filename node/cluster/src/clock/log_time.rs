@@ -17,7 +17,7 @@ impl ClusterClock {
     /// The stamp of an entry that is written now.
     ///
     /// # Errors
-    /// [`ClockUnsure`] unless a quorum of cluster clocks is within a second of this node's.
+    /// `ClockUnsure` unless a quorum of cluster clocks is within a second of this node's.
     pub fn stamp(&self) -> Result<u64, ClockUnsure> {
         let agreed = lock(&self.verdict).is_some_and(|verdict| verdict.standing == Standing::Agreed);
         let now = u64::try_from(self.cluster_us() / 1_000).map_err(|_| ClockUnsure)?;

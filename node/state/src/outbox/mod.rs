@@ -1,5 +1,5 @@
 //! Effects outside the state: rows that the leader carries out and acknowledges by command. An effect may happen twice.
-//! It is lost only if more than [`MAX_WAITING`] rows are pending.
+//! It is lost only if more than `MAX_WAITING` rows are pending.
 
 use std::sync::Arc;
 

@@ -1,11 +1,11 @@
 //! The log on disk, over sled 0.34.7. This module adds the guarantees that the engine lacks:
 //!
 //! - its `flush()` writes but never syncs on Linux, so a durable commit is: write, `flush()`, then `fdatasync` on a
-//!   second handle of its `db` file ([`engine`]);
+//!   second handle of its `db` file (`engine`);
 //! - after a crash it silently goes back to what it can read, so a *mark* outside of it counts the batches reported
-//!   durable, and the entries form a chain of checksums; a log that is inconsistent does not open ([`mark`],
-//!   [`verify`]);
-//! - its files grow, so a log far larger on disk than its entries is copied into a fresh directory ([`place`]).
+//!   durable, and the entries form a chain of checksums; a log that is inconsistent does not open (`mark`,
+//!   `verify`);
+//! - its files grow, so a log far larger on disk than its entries is copied into a fresh directory (`place`).
 //!
 //! One batch of the engine carries the entries and the facts beside them, so both change together.
 

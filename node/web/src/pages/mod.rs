@@ -1,8 +1,8 @@
 //! The pages of the login flow: `/login`, `/consent`, `/continue`, `/device`, `/upstream/…`, `/recover`, `/picture/…`,
 //! `/logout`, `/`. They work without JavaScript, from any node at each step.
 //!
-//! A page reads cookies and a form, calls `auth`, and renders the returned [`Next`](super::dispatch::Next). It makes no
-//! decisions.
+//! A page reads cookies and a form, calls `auth`, and renders the returned [`Next`](conclave_auth::dispatch::Next). It
+//! makes no decisions.
 
 mod connections;
 mod consent;
