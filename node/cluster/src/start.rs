@@ -143,7 +143,7 @@ fn raft_config(pace: ElectionPace) -> Result<Arc<RaftConfig>, StartError> {
         election_timeout_max: 300 * slower,
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
-        quorum_loss_probe_interval: Some(600),
+        quorum_loss_probe_interval: Some(600 * slower),
         heartbeat_min_interval: Some(0),
         // Allows a snapshot of a million users within a slow minute.
         install_snapshot_timeout: 60_000,
