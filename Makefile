@@ -1,6 +1,6 @@
 # make demo    three nodes on this machine, ready to sign in to
 # make test    all checks and tests, as in CI
-# make verify  the quick checks among them; writes nothing
+# make verify  the quick checks among them; changes no source file
 # make dev     a demo that is built again and restarted when a file changes
 # make doc     the documentation of all crates; warnings are errors
 # make prose   counts weak prose against a budget that may only fall
